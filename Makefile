@@ -1,0 +1,52 @@
+# make demo   the whole way on the sample data, ending with a page to look at
+# make test   lint, types, tests
+# Both make their own environment; Python 3.11 and make are all they need.
+PYTHON ?= python3.11
+BIN := .venv/bin
+export HF_HUB_OFFLINE := 1
+
+CORPUS := data/corpus/train.jsonl data/corpus/validation.jsonl data/corpus/test.jsonl
+BUNDLE := runs/interests/bundle/tagger.json
+
+.PHONY: demo test lint clean
+.DELETE_ON_ERROR:
+
+demo: out/report.html out/runners.csv
+	@$(BIN)/penchant profile show u0001 --top 3
+	@$(BIN)/penchant segment size configs/segments/runners.yaml
+	@echo "The demo's page: $(CURDIR)/out/report.html"
+
+test: .venv/installed lint
+	$(BIN)/pytest -n 2
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv runs out
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(BUNDLE): .venv/installed configs/train-interests.yaml data/taxonomy.yaml $(CORPUS)
+	$(BIN)/accelerate launch --num_processes 1 --mixed_precision no --dynamo_backend no --num_machines 1 train --config configs/train-interests.yaml
+
+out/events/summary.json: .venv/installed data/events.yaml $(wildcard data/events/*)
+	$(BIN)/penchant ingest data/events.yaml -o out/events
+
+out/tags.parquet: $(BUNDLE) out/events/summary.json
+	$(BIN)/penchant tag out/events --bundle runs/interests/bundle -o $@
+
+out/profiles/snapshot.json: out/tags.parquet configs/policy.yaml
+	$(BIN)/penchant profile build out/events out/tags.parquet --policy configs/policy.yaml -o out/profiles
+
+out/runners.csv: out/profiles/snapshot.json configs/segments/runners.yaml
+	$(BIN)/penchant segment export configs/segments/runners.yaml -o $@
+
+out/report.html: out/profiles/snapshot.json configs/report.yaml configs/segments/runners.yaml
+	$(BIN)/penchant profile evaluate out/events out/tags.parquet --truth data/events/truth.jsonl
+	$(BIN)/penchant report --config configs/report.yaml -o $@
