@@ -1,0 +1,108 @@
+"""Typed settings from YAML that refuse what they don't know and name what was probably meant."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from penchant.errors import ConfigError, problems
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, typed, unknown keys refused. Each field's docstring says what it means."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+Model = TypeVar("Model", bound=Settings)
+
+
+def load(kind: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
+    """Read `path` as settings of `kind`; `overrides` are `key.subkey=value` texts, values in YAML.
+
+    Raises `ConfigError` that lists every mistake with its place and the nearest known key.
+    """
+    content = read_yaml(path)
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected keys and values at the top, found a {type(content).__name__}")
+    for override in overrides:
+        set_path(content, override)
+    return parse(kind, content, str(path))
+
+
+def parse(kind: type[Model], content: Mapping[str, Any], origin: str) -> Model:
+    """Check `content` against `kind`; `origin` names it in the error."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(problems(origin, [explain(kind, each) for each in error.errors()])) from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse a YAML file; a missing or malformed one is a `ConfigError` with its place."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+
+
+def set_path(content: dict[str, Any], override: str) -> None:
+    """Set one `key.subkey=value` inside nested dictionaries."""
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {override!r}: expected key=value, for example --set epochs=3")
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = content.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {override!r}: {parent!r} holds a value, not keys")
+        content = inner
+    try:
+        content[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML: {error}") from error
+
+
+def explain(kind: type[BaseModel], error: Any) -> str:
+    """One validation error in words: place, value, what would work."""
+    place = ".".join(str(part) for part in error["loc"]) or "(top)"
+    if error["type"] == "extra_forbidden":
+        owner = settings_at(kind, error["loc"][:-1])
+        known = sorted(owner.model_fields) if owner else []
+        return f"unknown key {place!r}{suggestion(str(error['loc'][-1]), known)}"
+    if error["type"] == "missing":
+        return f"{place}: missing, and has no default"
+    return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"
+
+
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """`; did you mean 'x'?`, or the whole list when nothing is near."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if near:
+        return f"; did you mean {' or '.join(repr(each) for each in near)}?"
+    return f"; known: {', '.join(known)}" if known else ""
+
+
+def settings_at(kind: type[BaseModel], place: Sequence[int | str]) -> type[BaseModel] | None:
+    """The settings class that owns the key at `place`, looked up through nested fields."""
+    current: type[BaseModel] | None = kind
+    for part in place:
+        if current is not None and part in current.model_fields:
+            current = nested(current.model_fields[str(part)].annotation)
+    return current
+
+
+def nested(annotation: Any) -> type[BaseModel] | None:
+    """The settings class inside an annotation such as `dict[str, Column] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for each in get_args(annotation) if (found := nested(each))), None)
