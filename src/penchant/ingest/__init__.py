@@ -1,0 +1,1 @@
+"""Sources to events: reading, mapping, cleaning, masking, deduplication, rejects."""

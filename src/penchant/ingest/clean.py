@@ -1,0 +1,55 @@
+"""One text, cleaned: what the tagger reads, in training and in use alike."""
+
+import hashlib
+import re
+
+import ftfy
+import phonenumbers
+from selectolax.lexbor import LexborHTMLParser
+from stdnum import luhn
+
+CLEANING_VERSION = "1"
+"""Stored in every bundle; a change here that alters a cleaned text must change it."""
+
+MAX_CHARACTERS = 20_000
+"""What is beyond is cut: no tagger reads that far, and one poisoned row must not hold up a run."""
+
+MARKUP = re.compile(r"</?[a-zA-Z][^<>]*>|<!--")
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]")
+EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+CARD = re.compile(r"(?<![\d-])\d(?:[ -]?\d){12,18}(?![\d-])")
+DIGITS = re.compile(r"\d(?:\D{0,3}\d){6}")
+
+
+def clean(text: str) -> str:
+    """Repair mojibake and Unicode, drop markup and control characters, fold white space."""
+    text = text[: 4 * MAX_CHARACTERS].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if MARKUP.search(text):
+        body = LexborHTMLParser(text).body
+        text = body.text(separator=" ") if body is not None else ""
+    text = UNPRINTABLE.sub(" ", ftfy.fix_text(text, unescape_html=True))
+    return " ".join(text.split())[:MAX_CHARACTERS].rstrip()
+
+
+def mask(text: str, phone_region: str | None = "US") -> str:
+    """Replace e-mail addresses, payment card numbers and phone numbers by `[email]`, `[card]`, `[phone]`.
+
+    A card is 13 to 19 digits with a valid Luhn sum (ISO/IEC 7812-1). `phone_region` (ISO 3166 alpha-2) is where numbers
+    without a country code are dialled; with None only numbers that start with + are found.
+    """
+    text = EMAIL.sub("[email]", text)
+    text = CARD.sub(lambda found: "[card]" if luhn.is_valid(re.sub(r"\D", "", found[0])) else found[0], text)
+    if DIGITS.search(text):
+        for match in reversed(list(phonenumbers.PhoneNumberMatcher(text, phone_region))):
+            text = f"{text[: match.start]}[phone]{text[match.end :]}"
+    return text
+
+
+def document(title: str | None, body: str | None) -> str:
+    """The one text a tagger sees for an event, from its cleaned title and body."""
+    return "\n".join(part for part in (title, body) if part)
+
+
+def text_key(text: str) -> str:
+    """32 hex digits that name a document: equal texts, equal keys, on every machine."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
