@@ -1,0 +1,63 @@
+"""The network and what moves its weights."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification
+
+from penchant.tagging.encoder import load_pretrained
+from penchant.training.settings import TrainSettings
+
+
+def build_model(settings: TrainSettings, labels: Sequence[str], targets: np.ndarray) -> Any:
+    """A stock sequence classifier whose first predictions are the labels' base rates.
+
+    A classifier that starts at its base rates spends no steps on learning that most interests are absent (Lin et al.
+    2017, Focal Loss, section 3.3).
+    """
+    model = load_pretrained(
+        AutoModelForSequenceClassification,
+        settings.model,
+        num_labels=len(labels),
+        id2label=dict(enumerate(labels)),
+        label2id={label: n for n, label in enumerate(labels)},
+        problem_type="multi_label_classification",
+        ignore_mismatched_sizes=True,
+        dtype=torch.float32,
+    )
+    base_rate = np.clip(targets.mean(axis=0), 1e-4, 1 - 1e-4)
+    classifier = getattr(model, "classifier", None)
+    if isinstance(classifier, nn.Linear):
+        with torch.no_grad():
+            classifier.bias.copy_(torch.tensor(np.log(base_rate / (1 - base_rate)), dtype=torch.float32))
+            classifier.weight.mul_(0.1)
+    return model
+
+
+def optimiser(model: Any, settings: TrainSettings) -> torch.optim.AdamW:
+    """AdamW with a rate of its own for the head (pooler and classifier), and no decay on biases and norms."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        in_head = "pooler" in name or not name.startswith(model.base_model_prefix)
+        rate = settings.head_learning_rate if in_head else settings.learning_rate
+        decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return torch.optim.AdamW([{"params": each, "lr": rate, "weight_decay": decay} for (rate, decay), each in groups.items()])
+
+
+def loss_of(logits: torch.Tensor, targets: torch.Tensor, settings: TrainSettings) -> torch.Tensor:
+    """Mean loss of a batch.
+
+    `bce` is summed over labels and averaged over texts, so that its size does not depend on how many labels there are;
+    `softmax` is cross-entropy against the labels' equal shares, texts without any left out.
+    *Shape:* both (batch, labels); result a scalar.
+    """
+    logits = logits.float()
+    if settings.loss == "softmax":
+        count = targets.sum(dim=1, keepdim=True)
+        return -(targets / count.clamp(min=1) * logits.log_softmax(dim=1)).sum() / (count > 0).sum().clamp(min=1)
+    smoothed = targets * (1 - 2 * settings.label_smoothing) + settings.label_smoothing
+    return nn.functional.binary_cross_entropy_with_logits(logits, smoothed, reduction="sum") / len(logits)
