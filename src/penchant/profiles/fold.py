@@ -1,0 +1,102 @@
+"""The fold: events joined with their tags become one row of profile state per user, dimension and value.
+
+Written as Ibis expressions, so that every engine runs the same formulas. With c the signed contribution of an event, t
+its time, h a horizon's half-life and T the instant `as_of`:
+
+    c = score · source_weight · action_weight · rating_factor
+    mass = Σ c · 2^(−(T − t)/h)
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import ibis
+import ibis.expr.types as ir
+
+from penchant.profiles.policy import Policy
+from penchant.taxonomy import Taxonomy
+
+SNIPPET_CHARACTERS = 160
+MICROSECONDS_PER_DAY = 86_400_000_000
+KEY = ("user_id", "dimension", "value")
+
+
+def days_before(as_of: datetime, moment: ir.Value) -> ir.Value:
+    """Days from `moment` to `as_of`, with fractions."""
+    until = ibis.literal(int(as_of.timestamp() * 1_000_000))
+    return (until - moment.epoch_seconds() * 1_000_000 - moment.microsecond() % 1_000_000) / MICROSECONDS_PER_DAY
+
+
+def decay(days: ir.Value, half_life_days: float) -> ir.Value:
+    """2^(−days/half-life)."""
+    return (days * (-0.6931471805599453 / half_life_days)).exp()
+
+
+def lookup(column: ir.Value, table: dict[str, float]) -> ir.Value:
+    """The table's number for each value, 1 where it has none."""
+    return column.cases(*table.items(), else_=1.0) if table else ibis.literal(1.0)
+
+
+def rating_factor(rating: ir.Value, factors: dict[int, float]) -> ir.Value:
+    """Factor of a rating from 1 to 5, on straight lines between the whole ones; 1 where there is no rating."""
+    below = rating.floor().clip(1, 4)
+    low, high = (below.cast("int8").cases(*((n, factors[n + step]) for n in range(1, 5)), else_=1.0) for step in (0, 1))
+    return ibis.ifelse(rating.isnull(), 1.0, low + (rating - below) * (high - low))
+
+
+def contributions(events: ir.Table, tags: ir.Table, policy: Policy, taxonomy: Taxonomy) -> ir.Table:
+    """One row per event and tag, with its `contribution`; sensitive interests left out unless the policy allows them.
+
+    An event counts once however often its id occurs, and a tag that a text bears several times (a brand named twice)
+    counts once, with its best score.
+    """
+    barred = sorted(taxonomy.sensitive - set(policy.allowed_sensitive))
+    kept = tags.filter(tags.score >= policy.minimum_score)
+    if barred:
+        kept = kept.filter((kept.dimension != "interest") | kept.value.notin(barred))
+    best = kept.group_by("text_key", "dimension", "value").agg(score=kept.score.max())
+    joined = events.distinct(on="event_id", keep="first").inner_join(best, "text_key")
+    text = ibis.ifelse(
+        joined.title.isnull(), joined.body, ibis.ifelse(joined.body.isnull(), joined.title, joined.title + " · " + joined.body)
+    )
+    worth = (
+        lookup(joined.source, policy.source_weights)
+        * lookup(joined.action, policy.action_weights)
+        * rating_factor(joined.rating, policy.rating_factors)
+    )
+    return joined.select(
+        *KEY, "event_id", "occurred_at", "source", "action", snippet=text.left(SNIPPET_CHARACTERS), contribution=joined.score * worth
+    )
+
+
+def fold(rows: ir.Table, policy: Policy, as_of: datetime) -> ir.Table:
+    """Profile state at `as_of` from `contributions`; later events don't count yet. Columns: `records.state_schema`.
+
+    Evidence is the events with the largest decayed |contribution|, largest first; since all decay by the same factor,
+    their order doesn't change with `as_of`.
+    """
+    rows = rows.filter(rows.occurred_at <= ibis.literal(as_of, type="timestamp('UTC')"))
+    age = days_before(as_of, rows.occurred_at)
+    long = policy.half_life_days[policy.horizons[1]]
+    strength = rows.contribution.abs().nullif(0).ln().fill_null(-1e9) - age * (0.6931471805599453 / long)
+    ranked = rows.mutate(age=age, rank=ibis.row_number().over(group_by=KEY, order_by=[strength.desc(), rows.event_id]))
+    piece = ibis.struct({name: ranked[name] for name in ("event_id", "occurred_at", "source", "action", "snippet", "contribution")})
+    return ranked.group_by(*KEY).agg(
+        **{f"mass_{name}": (ranked.contribution * decay(ranked.age, days)).sum() for name, days in policy.half_life_days.items()},
+        events=ranked.count(),
+        first_at=ranked.occurred_at.min(),
+        last_at=ranked.occurred_at.max(),
+        sources=ranked.source.collect(distinct=True),
+        evidence=piece.collect(where=ranked["rank"] < policy.evidence_kept, order_by=ranked["rank"]),
+        as_of=ibis.literal(as_of, type="timestamp('UTC')"),
+    )
+
+
+def masses_over_time(rows: ir.Table, policy: Policy, instants: Iterable[datetime]) -> ir.Table:
+    """Mass of each user, dimension and value on each horizon at several instants: what `fold` gives at each, without evidence."""
+    moments = ibis.memtable({"as_of": list(instants)}, schema={"as_of": "timestamp('UTC')"})
+    crossed = rows.join(moments, rows.occurred_at <= moments.as_of)
+    age = (crossed.as_of.epoch_seconds() - crossed.occurred_at.epoch_seconds()) / 86_400
+    return crossed.group_by(*KEY, "as_of").agg(
+        **{f"mass_{name}": (crossed.contribution * decay(age, days)).sum() for name, days in policy.half_life_days.items()}
+    )

@@ -1,0 +1,139 @@
+"""A snapshot on disk: profile state, and what it was made with."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from penchant import __version__
+from penchant import taxonomy as taxonomies
+from penchant.config import parse
+from penchant.errors import DataError
+from penchant.files import read_json, write_json, written_aside
+from penchant.ingest.contract import parquet_of, read_text_table
+from penchant.ingest.readers import sniff
+from penchant.profiles.fold import contributions, fold
+from penchant.profiles.policy import Policy
+from penchant.profiles.view import view
+from penchant.records import EVENTS, TAGS
+from penchant.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Profiles as they were at an instant."""
+
+    state: ir.Table
+    policy: Policy
+    taxonomy: Taxonomy
+    as_of: datetime
+    about: dict[str, Any]
+
+    @property
+    def profiles(self) -> ir.Table:
+        """The view of all users."""
+        return view(self.state, self.policy)
+
+
+def connect() -> Any:
+    """A DuckDB connection for Ibis, in memory, whose times are in UTC."""
+    connection = ibis.duckdb.connect()
+    connection.raw_sql("SET TimeZone = 'UTC'")
+    return connection
+
+
+def read_inputs(connection: Any, events: Path, tags: Path, taxonomy: Path | None) -> tuple[ir.Table, ir.Table, Taxonomy, str]:
+    """The events and tags as tables, the taxonomy, and the fingerprint of the bundle that made the tags."""
+    event_rows = contract_table(connection, events / "events.parquet" if events.is_dir() else events, EVENTS, "penchant ingest")
+    tag_rows = contract_table(connection, tags, TAGS, "penchant tag")
+    metadata = (pq.read_schema(tags).metadata or {}) if sniff(tags) == "parquet" else {}
+    if taxonomy is not None:
+        nodes = taxonomies.load(taxonomy)
+    elif b"penchant.taxonomy" in metadata:
+        nodes = parse(Taxonomy, json.loads(metadata[b"penchant.taxonomy"]), str(tags))
+    else:
+        raise DataError(f"{tags}: doesn't say which taxonomy its tags belong to; give --taxonomy")
+    return event_rows, tag_rows, nodes, metadata.get(b"penchant.bundle", b"unknown").decode()
+
+
+def contract_table(connection: Any, path: Path, schema: pa.Schema, maker: str) -> ir.Table:
+    """A file of any of our formats that holds the columns of a contract; Parquet is scanned where it lies."""
+    if parquet_of(path, schema, maker):
+        return connection.read_parquet(path)
+    return ibis.memtable(read_text_table(path, schema, maker))
+
+
+def build(
+    events: Path, tags: Path, policy: Policy, output: Path, taxonomy: Path | None = None, as_of: datetime | None = None
+) -> dict[str, Any]:
+    """Fold all events into `output/state.parquet` and say what it was made with in `output/snapshot.json`; that text as a dictionary.
+
+    `as_of` defaults to the last event's time.
+    """
+    connection = connect()
+    event_rows, tag_rows, nodes, bundle = read_inputs(connection, events, tags, taxonomy)
+    if as_of is None:
+        last = event_rows.occurred_at.max().to_pyarrow().as_py()
+        if last is None:
+            raise DataError(f"{events}: no events")
+        as_of = last
+    assert as_of is not None
+    as_of = as_of.astimezone(UTC)
+    unknown = sorted(set(policy.allowed_sensitive) - set(nodes.by_id))
+    for each in unknown:
+        nodes.get(each, "allowed_sensitive")
+    state = fold(contributions(event_rows, tag_rows, policy, nodes), policy, as_of)
+    with written_aside(output) as aside:
+        aside.mkdir()
+        try:
+            state.order_by("user_id", "dimension", "value").to_parquet(aside / "state.parquet", compression="zstd")
+        except duckdb.Error as error:
+            raise DataError(f"the fold failed: {error}") from error
+        table = connection.read_parquet(aside / "state.parquet")
+        about = {
+            "as_of": as_of.isoformat(),
+            "users": int(table.user_id.nunique().to_pyarrow().as_py()),
+            "attributes": int(table.count().to_pyarrow().as_py()),
+            "policy": policy.model_dump(mode="json"),
+            "policy_fingerprint": policy.fingerprint,
+            "bundle_fingerprint": bundle,
+            "taxonomy": nodes.model_dump(mode="json"),
+            "penchant": __version__,
+        }
+        write_json(aside / "snapshot.json", about)
+    return about
+
+
+def load(folder: Path) -> Snapshot:
+    """Open a snapshot. Raises `DataError` when the folder is none, or was made by other formulas than these."""
+    if not (folder / "snapshot.json").exists():
+        raise DataError(f"{folder}: no snapshot (it has no snapshot.json); make one with: penchant profile build")
+    about = read_json(folder / "snapshot.json")
+    policy = parse(Policy, about["policy"], str(folder / "snapshot.json"))
+    if policy.fingerprint != about["policy_fingerprint"]:
+        raise DataError(f"{folder}: its policy was edited or belongs to another version of Penchant; build the profiles again")
+    try:
+        state = connect().read_parquet(folder / "state.parquet")
+    except duckdb.Error as error:
+        raise DataError(f"{folder / 'state.parquet'}: missing or damaged: {str(error).splitlines()[0]}") from error
+    taxonomy = parse(Taxonomy, about["taxonomy"], str(folder / "snapshot.json"))
+    return Snapshot(state, policy, taxonomy, datetime.fromisoformat(about["as_of"]), about)
+
+
+def user_profile(snapshot: Snapshot, user: str) -> list[dict[str, Any]]:
+    """One user's attributes by falling weight. Raises `DataError` for a user without any."""
+    profiles = snapshot.profiles
+    found: list[dict[str, Any]] = (
+        profiles.filter(profiles.user_id == user).order_by(profiles.weight.desc(), profiles.value).to_pyarrow().to_pylist()
+    )
+    if not found:
+        known = snapshot.state.select("user_id").distinct().order_by("user_id").limit(3).to_pyarrow()["user_id"].to_pylist()
+        raise DataError(f"no profile for user {user!r}; there are {snapshot.about['users']:,} users, such as {', '.join(map(repr, known))}")
+    return found

@@ -1,0 +1,48 @@
+"""The view: what people see of profile state. Computed when it is read, never stored and added to."""
+
+import ibis
+import ibis.expr.types as ir
+
+from penchant.profiles.policy import Policy
+
+
+def view(state: ir.Table, policy: Policy) -> ir.Table:
+    """Profile attributes of all users in `state`.
+
+    Within a user and dimension, with m⁺ = max(mass, 0), π the population's share of the value and κ the policy's
+    shrinkage:
+
+    - `weight` = (m⁺ + κ·π) / (Σm⁺ + κ) on the long horizon, 0 to 1: the values a user never touched hold the rest;
+    - `index` = 100 · weight / π: 100 is the population's average;
+    - `confidence` = Σm⁺ / (Σm⁺ + κ), 0 to 1: how much of the weight is the user's own doing;
+    - `trend` = log2 of the short horizon's weight over the long one's: 1 is twice as strong lately, −1 half.
+
+    Rows whose mass is 0 or less on the long horizon are no interests and are left out; they still stand in the state.
+    """
+    short, long = (f"mass_{name}" for name in policy.horizons)
+    positive = state.mutate(short=ibis.greatest(state[short], 0.0), long=ibis.greatest(state[long], 0.0))
+    in_dimension = positive.group_by("dimension").agg(total=positive.long.sum())
+    shares = positive.group_by("dimension", "value").agg(mass=positive.long.sum()).inner_join(in_dimension, "dimension")
+    shares = shares.filter(shares.total > 0).select("dimension", "value", share=shares.mass / shares.total)
+    own = positive.group_by("user_id", "dimension").agg(own_short=positive.short.sum(), own_long=positive.long.sum())
+    kappa = policy.shrinkage
+    joined = positive.inner_join(shares, ["dimension", "value"]).inner_join(own, ["user_id", "dimension"])
+    joined = joined.filter(joined.long > 0)
+    weight = (joined.long + kappa * joined.share) / (joined.own_long + kappa)
+    lately = (joined.short + kappa * joined.share) / (joined.own_short + kappa)
+    return joined.select(
+        "user_id",
+        "dimension",
+        "value",
+        weight=weight,
+        index=100 * weight / joined.share,
+        confidence=joined.own_long / (joined.own_long + kappa),
+        trend=(lately / weight).log2(),
+        mass=joined.long,
+        events=joined.events,
+        first_at=joined.first_at,
+        last_at=joined.last_at,
+        sources=joined.sources,
+        evidence=joined.evidence,
+        as_of=joined.as_of,
+    )
