@@ -1,0 +1,152 @@
+"""The page that shows everything: corpus, model, profiles with their evidence, the segment, the rejects."""
+
+import csv
+from collections import Counter, defaultdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from pydantic import Field
+
+from penchant.config import Settings
+from penchant.files import read_json
+from penchant.ingest.readers import rows
+from penchant.profiles.evaluate import Planted, evaluate, load_truth
+from penchant.profiles.fold import contributions, masses_over_time
+from penchant.profiles.snapshot import Snapshot, connect, load, read_inputs, user_profile
+from penchant.reports import pictures
+from penchant.reports.page import render
+from penchant.reports.training_page import NAMES, model_pictures
+from penchant.segments.export import shown_size, size
+from penchant.segments.rule import known_sources, load_segment
+from penchant.taxonomy import Taxonomy
+
+POINTS = 60
+LINES_PER_USER = 6
+SENSITIVE_HIDDEN = 10
+
+
+class ReportSettings(Settings):
+    """What `penchant report` reads."""
+
+    corpus: tuple[Path, ...]
+    """Labelled texts."""
+    training: Path
+    """`report.json` of the training run."""
+    events: Path
+    """Folder that `penchant ingest` wrote."""
+    tags: Path
+    """File that `penchant tag` wrote."""
+    profiles: Path
+    """Folder that `penchant profile build` wrote."""
+    truth: Path | None = None
+    """Planted truth, where there is one."""
+    users: tuple[str, ...] = ()
+    """Users to show; absent: three chosen from the truth or by number of events."""
+    segments: tuple[Path, ...] = Field(min_length=1)
+    """Rules whose sizes are shown."""
+
+
+def overview_page(settings: ReportSettings) -> str:
+    """One self-contained HTML page."""
+    snapshot = load(settings.profiles)
+    figures = read_json(settings.training)
+    truth = load_truth(settings.truth) if settings.truth is not None else {}
+    measured = None
+    if settings.truth is not None:
+        measured = evaluate(settings.events, settings.tags, snapshot.policy, None, settings.profiles, settings.truth)
+    return render(
+        "overview.html",
+        corpus=corpus_figures(settings.corpus, snapshot.taxonomy),
+        figures=figures,
+        names=NAMES,
+        pictures=model_pictures(figures),
+        sources=read_json(settings.events / "summary.json"),
+        rejects=rejects(settings.events / "rejects.csv"),
+        snapshot=snapshot,
+        measured=measured,
+        users=users(settings, snapshot, truth),
+        segments=segments(settings, snapshot),
+        hidden=sorted(snapshot.taxonomy.label(each) for each in snapshot.taxonomy.sensitive)[:SENSITIVE_HIDDEN],
+    )
+
+
+def corpus_figures(paths: tuple[Path, ...], taxonomy: Taxonomy) -> dict[str, Any]:
+    """Counts of the labelled texts, and a picture of how often each interest occurs."""
+    texts = [row for path in paths for _, row in rows(path) if isinstance(row, dict)]
+    labels = Counter(label for text in texts for label in text["interests"])
+    drawn = pictures.bars([(taxonomy.label(label), count) for label, count in labels.most_common()], "texts per interest")
+    return {
+        "texts": len(texts),
+        "kinds": Counter(text["kind"] for text in texts),
+        "several": sum(len(text["interests"]) > 1 for text in texts),
+        "none": sum(not text["interests"] for text in texts),
+        "picture": Markup(drawn),  # noqa: S704 - our own SVG
+    }
+
+
+def rejects(path: Path) -> dict[str, Any]:
+    """Rejected rows: how many for which reason, and the first of each."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        table = list(csv.DictReader(stream))
+    reasons = Counter((row["source"], row["reason"]) for row in table)
+    first: dict[tuple[str, str], dict[str, str]] = {}
+    for row in table:
+        first.setdefault((row["source"], row["reason"]), row)
+    return {
+        "count": len(table),
+        "reasons": [
+            {"source": source, "reason": reason, "count": count, "first": first[source, reason]}
+            for (source, reason), count in reasons.most_common()
+        ],
+    }
+
+
+def users(settings: ReportSettings, snapshot: Snapshot, truth: dict[str, Planted]) -> list[dict[str, Any]]:
+    """The chosen users with their attributes, and a picture of how their interests changed."""
+    chosen = list(settings.users) or choose(snapshot, truth)
+    events, tags, taxonomy, _ = read_inputs(connect(), settings.events, settings.tags, None)
+    worth = contributions(events, tags, snapshot.policy, taxonomy).filter(
+        lambda row: row.user_id.isin(chosen) & (row.dimension == "interest")
+    )
+    first = worth.occurred_at.min().to_pyarrow().as_py()
+    days = [first + n * (snapshot.as_of - first) / POINTS for n in range(1, POINTS + 1)]
+    days = [day.replace(microsecond=0) + timedelta(seconds=1) for day in days]
+    long = f"mass_{snapshot.policy.horizons[0]}"
+    mass: defaultdict[str, dict[str, dict[Any, float]]] = defaultdict(lambda: defaultdict(dict))
+    for row in masses_over_time(worth, snapshot.policy, days).to_pyarrow().to_pylist():
+        mass[row["user_id"]][row["value"]][row["as_of"]] = max(row[long], 0.0)
+    return [one_user(user, mass[user], days, snapshot, truth.get(user)) for user in chosen]
+
+
+def one_user(user: str, mass: dict[str, dict[Any, float]], days: list[Any], snapshot: Snapshot, planted: Planted | None) -> dict[str, Any]:
+    """What the page shows of one user."""
+    strongest = sorted(mass, key=lambda value: -max(mass[value].values()))[:LINES_PER_USER]
+    totals = {day: sum(series.get(day, 0.0) for series in mass.values()) or 1.0 for day in days}
+    lines = {snapshot.taxonomy.label(value): [mass[value].get(day, 0.0) / totals[day] for day in days] for value in strongest}
+    drawn = pictures.shares_over_time(days, lines, planted.changed_at if planted is not None else None)
+    return {
+        "id": user,
+        "rows": user_profile(snapshot, user)[:8],
+        "planted": sorted(snapshot.taxonomy.label(each) for each in planted.interests) if planted is not None else [],
+        "dropped": snapshot.taxonomy.label(planted.dropped) if planted is not None and planted.dropped else None,
+        "picture": Markup(drawn),  # noqa: S704 - our own SVG
+    }
+
+
+def choose(snapshot: Snapshot, truth: dict[str, Planted]) -> list[str]:
+    """Three users with many events, two of whom changed an interest where that is known."""
+    table = snapshot.state.group_by("user_id").agg(events=snapshot.state.events.sum())
+    busiest = table.order_by(table.events.desc(), table.user_id).limit(200).to_pyarrow()["user_id"].to_pylist()
+    changed = [user for user in busiest if user in truth and truth[user].changed_at is not None][:2]
+    return (changed + [user for user in busiest if user not in changed])[:3]
+
+
+def segments(settings: ReportSettings, snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Each segment with its size as it may be shown."""
+    found = [load_segment(path, snapshot.taxonomy, known_sources(snapshot)) for path in settings.segments]
+    return [
+        {"segment": each, "rule": path.read_text(encoding="utf-8"), "size": shown_size(size(each, snapshot))}
+        for path, each in zip(settings.segments, found, strict=True)
+    ]
