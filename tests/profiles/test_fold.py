@@ -1,0 +1,169 @@
+"""The fold against its definition: by hand, and against a plain-Python reference over random events."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import ibis
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penchant.profiles.fold import contributions, fold, masses_over_time
+from penchant.profiles.policy import Policy
+from penchant.records import EVENTS, TAGS, state_schema
+from penchant.taxonomy import Node, Taxonomy
+from tests.profiles.reference import masses
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+TAXONOMY = Taxonomy(nodes=(Node(id="run", name="Running"), Node(id="cats", name="Cats"), Node(id="faith", name="Faith", sensitive=True)))
+
+
+def event(number: int, text_key: str = "a", user: str = "u", days_ago: float = 0.0, **more: Any) -> dict[str, Any]:
+    """One event with every column of the contract."""
+    base = {field.name: None for field in EVENTS} | {"title": f"title {text_key}", "source": "shop", "action": "click"}
+    base |= {"event_id": f"e{number}", "user_id": user, "text_key": text_key, "occurred_at": NOON - timedelta(days=days_ago)}
+    return base | more
+
+
+def tag(text_key: str, value: str, score: float = 1.0, dimension: str = "interest") -> dict[str, Any]:
+    """One tag."""
+    return {"text_key": text_key, "dimension": dimension, "value": value, "score": score, "start": None, "end": None}
+
+
+def folded(events: list[dict[str, Any]], tags: list[dict[str, Any]], policy: Policy, as_of: datetime = NOON) -> dict[Any, dict[str, Any]]:
+    """The profile state by key."""
+    tables = (ibis.memtable(pa.Table.from_pylist(rows, schema)) for rows, schema in ((events, EVENTS), (tags, TAGS)))
+    state = fold(contributions(*tables, policy, TAXONOMY), policy, as_of).to_pyarrow()
+    assert state.schema.names == state_schema(policy.horizons).names
+    return {(row["user_id"], row["dimension"], row["value"]): row for row in state.to_pylist()}
+
+
+def test_mass_halves_every_half_life() -> None:
+    policy = Policy(half_life_days={"recent": 7.0, "lasting": 90.0}, action_weights={"click": 2.0})
+    row = folded([event(1, days_ago=14.0)], [tag("a", "run", 0.5)], policy)["u", "interest", "run"]
+    # c = 0.5 · 2 = 1; 14 days are two half-lives of 7: 1/4
+    assert row["mass_recent"] == pytest.approx(0.25, rel=1e-12)
+    assert row["mass_lasting"] == pytest.approx(2 ** (-14 / 90), rel=1e-12)
+
+
+def test_contribution_is_signed_and_reads_ratings_off_the_line() -> None:
+    policy = Policy(action_weights={"review": 4.0}, source_weights={"shop": 0.5}, rating_factors={1: -1, 2: -0.5, 3: 0.5, 4: 1, 5: 1.2})
+    events = [
+        event(1, "a", action="review", rating=1.0),
+        event(2, "b", action="review", rating=2.5),
+        event(3, "c", action="review", rating=5.0),
+    ]
+    state = folded(events, [tag("a", "run"), tag("b", "cats"), tag("c", "x", dimension="brand")], policy)
+    # 4 · 0.5 · factor: −1; halfway between −0.5 and 0.5; 1.2
+    assert state["u", "interest", "run"]["mass_lasting"] == pytest.approx(-2.0)
+    assert state["u", "interest", "cats"]["mass_lasting"] == pytest.approx(0.0, abs=1e-12)
+    assert state["u", "brand", "x"]["mass_lasting"] == pytest.approx(2.4)
+
+
+def test_an_event_counts_once_however_often_it_is_delivered() -> None:
+    once = folded([event(1)], [tag("a", "run")], Policy())
+    twice = folded([event(1), event(1)], [tag("a", "run"), tag("a", "run", 0.3)], Policy())
+    assert once == twice
+
+
+def test_later_events_do_not_count_yet() -> None:
+    state = folded([event(1), event(2, "b", days_ago=-0.001)], [tag("a", "run"), tag("b", "cats")], Policy())
+    assert set(state) == {("u", "interest", "run")}
+
+
+def test_sensitive_interests_stay_out_unless_allowed() -> None:
+    events, tags = [event(1)], [tag("a", "faith"), tag("a", "run"), tag("a", "faith", dimension="work")]
+    assert set(folded(events, tags, Policy())) == {("u", "interest", "run"), ("u", "work", "faith")}
+    assert ("u", "interest", "faith") in folded(events, tags, Policy(allowed_sensitive=("faith",)))
+
+
+def test_scores_under_the_minimum_are_left_out() -> None:
+    assert set(folded([event(1)], [tag("a", "run", 0.6), tag("a", "cats", 0.59)], Policy(minimum_score=0.6))) == {("u", "interest", "run")}
+
+
+def test_evidence_is_the_strongest_events_decayed_largest_first() -> None:
+    policy = Policy(
+        evidence_kept=2, half_life_days={"recent": 1.0, "lasting": 10.0}, action_weights={"like": 2.0, "unsave": -8.0, "view": 1.0}
+    )
+    events = [
+        event(1, days_ago=0, action="view"),  # 1
+        event(2, days_ago=20, action="unsave"),  # |−8| · 2^−2 = 2
+        event(3, days_ago=5, action="like"),  # 2 · 2^−0.5 = 1.41
+    ]
+    row = folded(events, [tag("a", "run")], policy)["u", "interest", "run"]
+    assert [each["event_id"] for each in row["evidence"]] == ["e2", "e3"]
+    assert [each["contribution"] for each in row["evidence"]] == [-8.0, 2.0]
+    assert row["events"] == 3
+    assert row["sources"] == ["shop"]
+    assert (row["first_at"], row["last_at"]) == (NOON - timedelta(days=20), NOON)
+
+
+random_events = st.lists(
+    st.builds(
+        lambda number, text_key, user, seconds, action, source, rating: event(
+            number, text_key, user, seconds / 86_400, action=action, source=source, rating=rating
+        ),
+        number=st.integers(0, 30),
+        text_key=st.sampled_from("abcd"),
+        user=st.sampled_from(["u", "v"]),
+        seconds=st.integers(-86_400, 200 * 86_400),
+        action=st.sampled_from(["view", "purchase", "unsave", "refund", "unheard"]),
+        source=st.sampled_from(["shop", "social"]),
+        rating=st.none() | st.floats(1, 5),
+    ),
+    max_size=25,
+    unique_by=lambda each: each["event_id"],
+)
+random_tags = st.lists(
+    st.builds(
+        tag, st.sampled_from("abcd"), st.sampled_from(["run", "cats", "faith"]), st.floats(0, 1), st.sampled_from(["interest", "brand"])
+    ),
+    max_size=15,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(random_events, random_tags)
+def test_fold_equals_the_reference(events: list[dict[str, Any]], tags: list[dict[str, Any]]) -> None:
+    policy = Policy(source_weights={"social": 0.7}, minimum_score=0.2, evidence_kept=100)
+    expected = masses(events, tags, policy, NOON, {"faith"})
+    found = folded(events, tags, policy)
+    assert set(found) == set(expected)
+    for key, row in found.items():
+        # masses of opposite signs can cancel, so closeness is relative to what was summed
+        size = sum(abs(each) for each in expected[key]["terms"].values())
+        for name in policy.horizons:
+            assert row[f"mass_{name}"] == pytest.approx(expected[key]["mass"][name], rel=1e-9, abs=1e-9 * size)
+        assert row["events"] == expected[key]["events"]
+        evidence = {each["event_id"]: each["contribution"] for each in row["evidence"]}
+        assert evidence == pytest.approx(expected[key]["terms"], rel=1e-9, abs=1e-12)
+
+
+@settings(max_examples=20, deadline=None)
+@given(random_events, random_tags, st.integers(0, 250))
+def test_decayed_old_mass_plus_new_events_equals_a_rebuild(events: list[dict[str, Any]], tags: list[dict[str, Any]], days: int) -> None:
+    policy, later = Policy(), NOON + timedelta(days=days)
+    whole = folded(events, tags, policy, later)
+    cut = NOON - timedelta(days=100)
+    old = folded([each for each in events if each["occurred_at"] <= cut], tags, policy, NOON)
+    new = folded([each for each in events if each["occurred_at"] > cut], tags, policy, later)
+    for key, row in whole.items():
+        for name, half in policy.half_life_days.items():
+            carried = old[key][f"mass_{name}"] * 2 ** (-days / half) if key in old else 0.0
+            added = new[key][f"mass_{name}"] if key in new else 0.0
+            assert row[f"mass_{name}"] == pytest.approx(carried + added, rel=1e-9, abs=1e-9)
+
+
+def test_masses_over_time_are_what_the_fold_gives_at_each_instant() -> None:
+    policy = Policy()
+    events = [event(1, days_ago=9), event(2, days_ago=3, action="unsave"), event(3, "b", days_ago=1)]
+    tags = [tag("a", "run", 0.8), tag("b", "cats")]
+    tables = [ibis.memtable(pa.Table.from_pylist(rows, schema)) for rows, schema in ((events, EVENTS), (tags, TAGS))]
+    instants = [NOON - timedelta(days=5), NOON]
+    rows = masses_over_time(contributions(*tables, policy, TAXONOMY), policy, instants).to_pyarrow().to_pylist()
+    assert len(rows) == 3  # on the first day the cats aren't there yet
+    for row in rows:
+        expected = folded(events, tags, policy, row["as_of"])[row["user_id"], row["dimension"], row["value"]]
+        assert row["mass_recent"] == pytest.approx(expected["mass_recent"], rel=1e-9)
+        assert row["mass_lasting"] == pytest.approx(expected["mass_lasting"], rel=1e-9)
