@@ -64,9 +64,9 @@ class Ingest:
         path = self.folder / source.items.file
         table: dict[str, Row] = {}
         for place, row in rows(path):
-            if isinstance(row, BadRow) or source.items.on not in row:
-                raise DataError(f"{path}:{place}: {row.reason if isinstance(row, BadRow) else f'no column {source.items.on!r}'}")
-            table[str(convert.to_text(row[source.items.on]))] = row
+            if isinstance(row, BadRow) or source.items.key not in row:
+                raise DataError(f"{path}:{place}: {row.reason if isinstance(row, BadRow) else f'no column {source.items.key!r}'}")
+            table[str(convert.to_text(row[source.items.key]))] = row
         return table
 
     def run(self, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -80,7 +80,7 @@ class Ingest:
                     if isinstance(row, BadRow):
                         raise Rejected("", row.text, row.reason)
                     if source.items is not None:
-                        event = self.event(name, source, joined(row, source.items.on, catalogue))
+                        event = self.event(name, source, joined(row, source.items.key, catalogue))
                     else:
                         event = self.event(name, source, row)
                 except Rejected as bad:

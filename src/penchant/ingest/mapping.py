@@ -87,7 +87,7 @@ class Join(Settings):
 
     file: Path
     """Relative to the mapping file."""
-    on: str
+    key: str
     """The column, of that name in both files, that matches."""
 
 

@@ -1,12 +1,14 @@
 """The training loop."""
 
 import logging
+import os
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
@@ -124,6 +126,8 @@ def build(settings: TrainSettings, restart: bool) -> Run:
     checkpoints = settings.output / "checkpoints"
     on_cpu = not torch.accelerator.is_available()  # said outright, else accelerate starts every process as if it were alone
     state = PartialState(cpu=on_cpu)
+    if on_cpu:
+        share_cores(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if restart and state.is_main_process:
         shutil.rmtree(checkpoints, ignore_errors=True)
     state.wait_for_everyone()
@@ -167,6 +171,11 @@ def build(settings: TrainSettings, restart: bool) -> Run:
         at = checkpoint.load(accelerator, resumed)
         log.info("resumed from %s", resumed)
     return Run(accelerator, corpus, tokenizer, model, optimizer, schedule, batches, loader, validation, at)
+
+
+def share_cores(processes: int) -> None:
+    """Give each process on this machine its part of the cores: launchers start every process with one thread."""
+    torch.set_num_threads(max(1, joblib.cpu_count() // processes))
 
 
 def run_name(settings: TrainSettings) -> str:

@@ -45,7 +45,8 @@ def optimiser(model: Any, settings: TrainSettings) -> torch.optim.AdamW:
         rate = settings.head_learning_rate if in_head else settings.learning_rate
         decay = settings.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
-    return torch.optim.AdamW([{"params": each, "lr": rate, "weight_decay": decay} for (rate, decay), each in groups.items()])
+    chosen = [{"params": each, "lr": rate, "weight_decay": decay} for (rate, decay), each in groups.items()]
+    return torch.optim.AdamW(chosen, fused=True)
 
 
 def loss_of(logits: torch.Tensor, targets: torch.Tensor, settings: TrainSettings) -> torch.Tensor:

@@ -1,0 +1,87 @@
+"""The sample data keep what data/README.md promises."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from penchant import taxonomy as taxonomies
+from penchant.ingest.events import ingest
+from penchant.ingest.mapping import load_mapping
+
+
+@pytest.fixture(scope="module")
+def corpus(root: Path) -> dict[str, list[dict[str, Any]]]:
+    """Rows by split."""
+    return {
+        split: [json.loads(line) for line in (root / "data" / "corpus" / f"{split}.jsonl").read_text(encoding="utf-8").strip().split("\n")]
+        for split in ("train", "validation", "test")
+    }
+
+
+def test_counts(corpus: dict[str, list[dict[str, Any]]]) -> None:
+    rows = [row for split in corpus.values() for row in split]
+    kinds = Counter(row["kind"] for row in rows)
+    assert len(rows) >= 2400
+    assert min(kinds[kind] for kind in ("title", "review", "post")) >= 750
+    assert sum(len(row["interests"]) > 1 for row in rows) >= len(rows) / 4
+    assert sum(not row["interests"] for row in rows) >= len(rows) / 10
+    spans = Counter(span["dimension"] for row in rows for span in row["spans"])
+    assert sum(bool(row["spans"]) for row in rows) >= 600
+    assert min(spans[each] for each in ("brand", "product", "work", "place")) >= 150
+    for split, share in (("train", 0.7), ("validation", 0.15), ("test", 0.15)):
+        assert len(corpus[split]) / len(rows) == pytest.approx(share, abs=0.01)
+    assert len({row["id"] for row in rows}) == len(rows)
+    assert len({row["text"].casefold() for row in rows}) == len(rows)
+
+
+def test_labels_and_spans_are_sound(corpus: dict[str, list[dict[str, Any]]], root: Path) -> None:
+    leaves = set(taxonomies.load(root / "data" / "taxonomy.yaml").leaves)
+    for rows in corpus.values():
+        assert {label for row in rows for label in row["interests"]} == leaves
+        for row in rows:
+            assert set(row) <= {"id", "kind", "text", "interests", "spans", "rating"}
+            assert ("rating" in row) == (row["kind"] == "review")
+            end = 0
+            for span in row["spans"]:
+                assert end <= span["start"] < span["end"] <= len(row["text"]), row["id"]
+                surface = row["text"][span["start"] : span["end"]]
+                assert surface == surface.strip()
+                end = span["end"]
+
+
+def test_events_are_drawn_anew_to_the_same_bytes(root: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, str(root / "data" / "make_events.py"), "-o", str(tmp_path)], check=True, capture_output=True)
+    for file in ("shop.csv", "reviews.jsonl", "truth.jsonl"):
+        assert (tmp_path / file).read_bytes() == (root / "data" / "events" / file).read_bytes()
+    assert pq.read_table(tmp_path / "social.parquet").equals(pq.read_table(root / "data" / "events" / "social.parquet"))
+
+
+def test_events_are_as_promised(root: Path, tmp_path: Path) -> None:
+    summary = ingest(load_mapping(root / "data" / "events.yaml"), root / "data", tmp_path / "events")
+    table = pq.read_table(tmp_path / "events" / "events.parquet")
+    assert table.num_rows >= 40_000
+    assert len(table["user_id"].unique()) >= 500
+    moments = table["occurred_at"].to_pylist()
+    assert 175 <= (max(moments) - min(moments)).days <= 180
+    for source in ("shop", "reviews", "social"):
+        reasons = {reason for reason in summary[source] if reason.startswith("rejected")}
+        assert "rejected: duplicate event" in reasons
+        assert len(reasons) >= 4
+        assert summary[source]["events"] > 0.98 * summary[source]["rows"]
+    views = Counter(key for key, source in zip(table["text_key"].to_pylist(), table["source"].to_pylist(), strict=True) if source == "shop")
+    popular = [count for _, count in views.most_common()]
+    # Zipf: the first tenth of the titles draws far more than a tenth of the events, and falls steeply
+    assert sum(popular[: len(popular) // 10]) > 0.25 * sum(popular)
+    assert popular[0] > 5 * popular[len(popular) // 2]
+    text = "\n".join(filter(None, table["body"].to_pylist()))
+    assert "[email]" in text
+    assert "example.org" not in text
+    assert "[card]" in text
+    assert "4111" not in text
+    assert "[phone]" in text
