@@ -1,5 +1,6 @@
 """The command line: one tree of commands, no logic of its own."""
 
+import io
 import json
 import logging
 import os
@@ -30,9 +31,9 @@ class Instant(click.ParamType[datetime]):
             return value
         try:
             moment = datetime.fromisoformat(value)
-        except ValueError:
+            return moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
             self.fail(f"{value!r} is no time; write it like 2026-03-31 or 2026-03-31T18:00+02:00", param, ctx)
-        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def example(text: str) -> Callable[[Any], Any]:
@@ -45,8 +46,11 @@ def example(text: str) -> Callable[[Any], Any]:
     return add
 
 
-def prepare_logging() -> None:
-    """Plain lines on stderr; the libraries underneath only when something is wrong."""
+def prepare_output() -> None:
+    """Plain lines on stderr, the libraries underneath only when something is wrong; a character the terminal lacks is no error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -61,7 +65,7 @@ def prepare_logging() -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__)
 def cli() -> None:
-    r"""Turn what people read, write and buy into interest profiles that explain themselves.
+    """Turn what people read, write and buy into interest profiles that explain themselves.
 
     \b
     The way through:
@@ -71,12 +75,12 @@ def cli() -> None:
       penchant profile  events + tags → profiles; show, evaluate
       penchant segment  profiles + a rule → an audience file
       penchant report   all of it on one page
-    """
+    """  # noqa: D301 - click wants the backspace itself
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; an error a user can act on becomes one message and exit code 1."""
-    prepare_logging()
+    prepare_output()
     try:
         cli.main(args=arguments, prog_name="penchant", standalone_mode=False)
     except click.exceptions.Abort:
@@ -88,13 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except PenchantError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
     except OSError as error:
         if error.errno is None:
             raise
-        click.echo(f"error: {error.filename or ''}: {error.strerror}", err=True)
+        click.echo(f"error: {': '.join(str(part) for part in (error.filename, error.strerror) if part)}", err=True)
         sys.exit(1)
 
 

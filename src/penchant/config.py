@@ -3,12 +3,29 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from penchant.errors import ConfigError, problems
+
+NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What the parser raises: `ValueError` for a date such as 2026-13-01, `RecursionError` for brackets without end."""
+
+
+class Loader(yaml.SafeLoader):
+    """YAML's own, that also joins an emoji escaped in JSON's way, as two surrogates, and refuses half of one, which no file can hold."""
+
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        """A text of characters that can be written."""
+        try:
+            return str(self.construct_scalar(node)).encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise yaml.constructor.ConstructorError(None, None, "half of a surrogate pair is no character", node.start_mark) from error
+
+
+Loader.add_constructor("tag:yaml.org,2002:str", Loader.construct_text)
 
 
 class Settings(BaseModel):
@@ -46,12 +63,12 @@ def parse(kind: type[Model], content: Mapping[str, Any], origin: str) -> Model:
 def read_yaml(path: Path) -> Any:
     """Parse a YAML file; a missing or malformed one is a `ConfigError` with its place."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text: {error}") from error
-    except yaml.YAMLError as error:
+    except NOT_YAML as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
 
 
@@ -67,8 +84,8 @@ def set_path(content: dict[str, Any], override: str) -> None:
             raise ConfigError(f"--set {override!r}: {parent!r} holds a value, not keys")
         content = inner
     try:
-        content[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        content[last] = yaml.load(value, Loader)  # noqa: S506 - a SafeLoader
+    except NOT_YAML as error:
         raise ConfigError(f"--set {override!r}: the value is not valid YAML: {error}") from error
 
 
@@ -77,7 +94,7 @@ def explain(kind: type[BaseModel], error: Any) -> str:
     place = ".".join(str(part) for part in error["loc"]) or "(top)"
     if error["type"] == "extra_forbidden":
         owner = settings_at(kind, error["loc"][:-1])
-        known = sorted(owner.model_fields) if owner else []
+        known = sorted(field.alias or name for name, field in owner.model_fields.items()) if owner else []
         return f"unknown key {place!r}{suggestion(str(error['loc'][-1]), known)}"
     if error["type"] == "missing":
         return f"{place}: missing, and has no default"
@@ -95,9 +112,13 @@ def suggestion(name: str, known: Sequence[str]) -> str:
 def settings_at(kind: type[BaseModel], place: Sequence[int | str]) -> type[BaseModel] | None:
     """The settings class that owns the key at `place`, looked up through nested fields."""
     current: type[BaseModel] | None = kind
+    named_freely = False
     for part in place:
-        if current is not None and part in current.model_fields:
-            current = nested(current.model_fields[str(part)].annotation)
+        if named_freely:  # a key of a dictionary, even one that is called like a field
+            named_freely = False
+        elif current is not None and part in current.model_fields:
+            annotation = current.model_fields[str(part)].annotation
+            current, named_freely = nested(annotation), get_origin(annotation) is dict
     return current
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,22 +17,44 @@ from penchant.errors import DataError
 def written_aside(target: Path) -> Iterator[Path]:
     """Give a temporary path beside `target`; rename it to `target` when the block ends well, else remove it.
 
-    A folder counts as one file: what stood at `target` is replaced as a whole.
+    A folder counts as one file: what stood at `target` is replaced as a whole, but never a folder by a file or a file by a folder.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent)) / target.name
     except OSError as error:
-        raise DataError(f"{target}: can't make its folder: {error.strerror}") from error
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent)) / target.name
+        raise DataError(f"{target}: can't be written there: {error.strerror}") from error
     try:
         yield aside
         sync(aside)
-        if target.is_dir():
-            replaced = aside.parent / "replaced"
-            target.rename(replaced)
-        aside.replace(target)
+        if target.exists() and target.is_dir() != aside.is_dir():
+            raise DataError(
+                f"{target}: {'a folder; name the file to write in it' if target.is_dir() else 'a file; name a folder to write'}"
+            )
+        if aside.is_dir() and target.exists():
+            exchange(aside, target)
+        else:
+            aside.replace(target)
     finally:
         shutil.rmtree(aside.parent, ignore_errors=True)
+
+
+def holds_only(folder: Path, names: Collection[str]) -> None:
+    """Raise `DataError` for a folder with anything but `names` in it, so that replacing it as a whole throws nothing else away."""
+    others = sorted({each.name for each in folder.iterdir()} - set(names)) if folder.is_dir() else []
+    if others:
+        raise DataError(f"{folder}: holds {', '.join(others[:5])}, which replacing the folder would delete; give a folder of its own")
+
+
+def exchange(aside: Path, target: Path) -> None:
+    """Put `aside` where `target` stands; what stood there comes back if that fails."""
+    replaced = aside.with_name(f"{target.name}.replaced")
+    target.rename(replaced)
+    try:
+        aside.rename(target)
+    except BaseException:
+        replaced.rename(target)
+        raise
 
 
 def sync(path: Path) -> None:
@@ -63,7 +85,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: can't be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON: {error}") from error
 
 

@@ -45,7 +45,7 @@ def progress(label: str, total: int | None, unit: str, done: int = 0) -> Iterato
             last = now
             rate = finished / (now - start)
             reached = f"{done + finished:,}" if total is None else f"{done + finished:,} of {total:,}"
-            left = "" if total is None else f", {(total - done - finished) / rate:.0f} s left"
+            left = "" if total is None or not rate else f", {(total - done - finished) / rate:.0f} s left"
             log.info("%s: %s %s, %.0f/s%s %s", label, reached, unit, rate, left, note)
 
     yield say

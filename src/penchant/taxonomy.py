@@ -1,6 +1,7 @@
 """Taxonomies: interests, their parents, their sensitivity and their ids elsewhere."""
 
 import csv
+import io
 import re
 from collections.abc import Iterable
 from functools import cached_property
@@ -68,7 +69,7 @@ class Node(Settings):
 
 
 class Taxonomy(Settings):
-    """A checked forest of interests. Make one with `load` or `from_nodes`, which report every mistake at once."""
+    """A checked forest of interests. Make one with `load` or `import_iab`, which report every mistake at once."""
 
     name: str = "taxonomy"
     version: str = "1"
@@ -184,7 +185,11 @@ def import_iab(path: Path, tier_1: str | None = None) -> Taxonomy:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: can't be read as UTF-8 text: {error}") from error
-    rows = list(csv.reader(text.splitlines(), delimiter="\t"))
+    reader = csv.reader(io.StringIO(text), delimiter="\t", strict=True)  # an unclosed quote would swallow the rows after it
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise ConfigError(f"{path}:{reader.line_num}: not a table of tab-separated values: {error}") from error
     header = next((n for n, row in enumerate(rows[:3]) if "Unique ID" in row), None)
     if header is None:
         raise ConfigError(f"{path}: no 'Unique ID' column in its first three rows; is it an IAB taxonomy TSV?")
@@ -196,7 +201,7 @@ def import_iab(path: Path, tier_1: str | None = None) -> Taxonomy:
         raise ConfigError(f"{path}: expected the columns {parent_column} and Tier 1 beside Unique ID, found {', '.join(columns)}")
     nodes: list[Node] = []
     for row in rows[header + 1 :]:
-        cells = [cell.strip() for cell in row] + [""] * (max(tiers) + 2)
+        cells = [cell.strip() for cell in row] + [""] * (max(columns.values()) + 1)
         names = [cells[n] for n in tiers if cells[n]]
         identifier, parent = cells[columns["Unique ID"]], cells[columns[parent_column]]
         if identifier and names and (tier_1 is None or names[0].rstrip("*") == tier_1.rstrip("*")):
@@ -223,4 +228,5 @@ def import_iab(path: Path, tier_1: str | None = None) -> Taxonomy:
 def to_yaml(taxonomy: Taxonomy) -> str:
     """The file that `load` reads back to an equal taxonomy."""
     content = taxonomy.model_dump(mode="json", exclude_defaults=True) | {"name": taxonomy.name, "version": taxonomy.version}
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=140)
+    plain = not set(taxonomy.model_dump_json()) & set("\x85\u2028\u2029")  # PyYAML writes these unescaped and reads them as line ends
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=plain, width=140)

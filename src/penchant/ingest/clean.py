@@ -16,7 +16,7 @@ MAX_CHARACTERS = 20_000
 
 MARKUP = re.compile(r"</?[a-zA-Z][^<>]*>|<!--")
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]")
-EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@(?:[\w-]+\.)+[^\W\d_][\w-]*")
 CARD = re.compile(r"(?<![\d-])\d(?:[ -]?\d){12,18}(?![\d-])")
 DIGITS = re.compile(r"\d(?:\D{0,3}\d){6}")
 
@@ -25,7 +25,9 @@ def clean(text: str) -> str:
     """Repair mojibake and Unicode, drop markup and control characters, fold white space."""
     text = text[: 4 * MAX_CHARACTERS].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if MARKUP.search(text):
-        body = LexborHTMLParser(text).body
+        page = LexborHTMLParser(text)
+        page.strip_tags(["script", "style"])
+        body = page.body
         text = body.text(separator=" ") if body is not None else ""
     text = UNPRINTABLE.sub(" ", ftfy.fix_text(text, unescape_html=True))
     return " ".join(text.split())[:MAX_CHARACTERS].rstrip()
@@ -38,11 +40,26 @@ def mask(text: str, phone_region: str | None = "US") -> str:
     without a country code are dialled; with None only numbers that start with + are found.
     """
     text = EMAIL.sub("[email]", text)
-    text = CARD.sub(lambda found: "[card]" if luhn.is_valid(re.sub(r"\D", "", found[0])) else found[0], text)
+    text = CARD.sub(lambda found: without_card(found[0]), text)
     if DIGITS.search(text):
         for match in reversed(list(phonenumbers.PhoneNumberMatcher(text, phone_region))):
             text = f"{text[: match.start]}[phone]{text[match.end :]}"
     return text
+
+
+def without_card(run: str) -> str:
+    """A run of digits with `[card]` for the first of its groups that make one: its expiry or check number may stand beside it.
+
+    Cards are printed in groups of three digits or more, so a list of small numbers is none.
+    """
+    groups = re.split(r"([ -])", run)
+    for start in range(0, len(groups), 2):
+        for end in range(len(groups), start, -2):
+            digits = "".join(groups[start:end:2])
+            in_groups = all(len(each) >= 3 for each in groups[start:end:2])
+            if in_groups and 13 <= len(digits) <= 19 and luhn.is_valid(digits):
+                return "".join([*groups[:start], "[card]", *groups[end:]])
+    return run
 
 
 def document(title: str | None, body: str | None) -> str:

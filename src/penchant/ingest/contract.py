@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from penchant.errors import DataError, problems
+from penchant.ingest.convert import to_text
 from penchant.ingest.readers import BadRow, rows, sniff
 
 SHOWN_MISTAKES = 20
@@ -89,7 +90,14 @@ def typed(value: Any, field: pa.Field) -> Any:
         if pa.types.is_floating(field.type):
             return float(value)
         if pa.types.is_integer(field.type):
-            return int(value)
-    except (TypeError, ValueError):
+            if isinstance(value, float) and not value.is_integer():  # Arrow would cut it
+                raise ValueError(value)
+            return pa.scalar(int(value), field.type).as_py()
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{value!r} is no {field.type}") from None
-    return str(value)
+    text = to_text(value) or ""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{value!r} is not UTF-8 text") from None
+    return text

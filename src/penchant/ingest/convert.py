@@ -48,6 +48,8 @@ def to_text(value: Any) -> str | None:
     """Any scalar as text; whole floats without `.0`, so that an id read as a number stays itself."""
     if isinstance(value, dict | list):
         raise Unusable("expected one value, found a list or an object")
+    if isinstance(value, bytes):
+        raise Unusable("expected text, found bytes")
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return None if value is None else str(value)
@@ -59,7 +61,7 @@ def to_number(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last for a whole number of over 308 digits
         raise Unusable("not a number") from None
     if not math.isfinite(number):
         raise Unusable("not a finite number")
@@ -92,8 +94,12 @@ def to_instant(value: Any, column: Column, default_zone: str, earliest: datetime
     moment = parse_instant(value, column)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=ZoneInfo(column.timezone or default_zone))
-    moment = moment.astimezone(UTC)
-    if not earliest <= moment <= latest:
+    try:
+        moment = moment.astimezone(UTC)
+        within = earliest <= moment <= latest
+    except OverflowError:  # the years 1 and 9999, which say "never" in many exports
+        within = False
+    if not within:
         raise Unusable(f"outside {earliest:%Y-%m-%d} to {latest:%Y-%m-%d}")
     return moment
 

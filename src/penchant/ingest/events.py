@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import glob
 import hashlib
 import logging
 from collections import Counter
@@ -13,12 +14,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from penchant.errors import ConfigError, DataError
-from penchant.files import write_json, written_aside
+from penchant.config import suggestion
+from penchant.errors import ConfigError, DataError, problems
+from penchant.files import holds_only, write_json, written_aside
 from penchant.ingest import convert
 from penchant.ingest.clean import clean, document, mask, text_key
 from penchant.ingest.mapping import Mapping, Source
-from penchant.ingest.readers import BadRow, Row, rows
+from penchant.ingest.readers import BadRow, Row, rows, sniff
 from penchant.progress import progress
 from penchant.records import EVENTS, REJECTS
 
@@ -50,8 +52,8 @@ class Ingest:
         """The files of a source, in a fixed order; a pattern that matches nothing is an error."""
         found: list[Path] = []
         for pattern in self.mapping.sources[name].files:
-            path = Path(pattern) if Path(pattern).is_absolute() else self.folder / pattern
-            matched = sorted(path.parent.glob(path.name)) or ([path] if path.exists() else [])
+            path = self.folder / pattern
+            matched = [path] if path.exists() else sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207 - Path.glob takes no absolute pattern
             if not matched:
                 raise ConfigError(f"source {name!r}: no file matches {path}")
             found += matched
@@ -66,7 +68,12 @@ class Ingest:
         for place, row in rows(path):
             if isinstance(row, BadRow) or source.items.key not in row:
                 raise DataError(f"{path}:{place}: {row.reason if isinstance(row, BadRow) else f'no column {source.items.key!r}'}")
-            table[str(convert.to_text(row[source.items.key]))] = row
+            try:
+                key = item_key(row, source.items.key)
+            except convert.Unusable as error:
+                raise DataError(f"{path}:{place}: {source.items.key}: {error}") from None
+            if key is not None:
+                table[key] = row
         return table
 
     def run(self, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -74,7 +81,11 @@ class Ingest:
         source = self.mapping.sources[name]
         catalogue = self.catalogue(source)
         for path in self.files(name):
+            unchecked = sniff(path) != "jsonl"  # where each row may have keys of its own
             for place, row in rows(path):
+                if unchecked and not isinstance(row, BadRow):
+                    require_mapped(path, name, source, row, catalogue)
+                    unchecked = False
                 self.counts[name]["rows"] += 1
                 try:
                     if isinstance(row, BadRow):
@@ -85,7 +96,8 @@ class Ingest:
                         event = self.event(name, source, row)
                 except Rejected as bad:
                     self.counts[name][f"rejected: {bad.reason}"] += 1
-                    shown = mask(clean(str(bad.value if bad.value is not None else "")[:500]))[:SHOWN_CHARACTERS]
+                    text = str(bad.value if bad.value is not None else "")[:500]
+                    shown = mask(clean(text), self.mapping.phone_region)[:SHOWN_CHARACTERS]
                     yield (
                         "reject",
                         {"source": name, "file": path.name, "row": place, "column": bad.column, "value": shown, "reason": bad.reason},
@@ -146,12 +158,34 @@ class Ingest:
         return result
 
 
+def require_mapped(path: Path, name: str, source: Source, row: Row, catalogue: dict[str, Row]) -> None:
+    """Raise a `ConfigError` that lists the columns which the mapping names and a table lacks, each with the nearest there is."""
+    known = set(row) | ({f"item.{each}" for each in next(iter(catalogue.values()))} if catalogue else set())
+    fields = ((field, column.column) for field, column in source.columns if column is not None and column.column is not None)
+    mistakes = [
+        f"{field}: no column {column!r}{suggestion(column, sorted(known))}"
+        for field, column in fields
+        if column not in known and column.split(".")[0] not in row
+    ]
+    if mistakes:
+        raise ConfigError(problems(f"source {name!r}: {path}", mistakes))
+
+
 def joined(row: Row, key: str, catalogue: dict[str, Row]) -> Row:
     """The row with its catalogue entry as `item`."""
-    item = catalogue.get(str(convert.to_text(row.get(key))))
+    try:
+        own = item_key(row, key)
+    except convert.Unusable as error:
+        raise Rejected(key, row.get(key), f"{key}: {error}") from None
+    item = catalogue.get(own) if own is not None else None
     if item is None:
         raise Rejected(key, row.get(key), "no such item in the catalogue")
     return row | {"item": item}
+
+
+def item_key(row: Row, name: str) -> str | None:
+    """What joins a row and its catalogue entry; None where it is absent or empty. Raises `convert.Unusable`."""
+    return (convert.to_text(row.get(name)) or "").strip() or None
 
 
 def stable_id(event: dict[str, Any]) -> str:
@@ -165,6 +199,7 @@ def ingest(mapping: Mapping, folder: Path, output: Path) -> dict[str, dict[str, 
 
     `folder` is what the mapping's files are relative to. Guarantee: rows = events + rejected, for every source.
     """
+    holds_only(output, ("events.parquet", "rejects.csv", "summary.json"))
     work = Ingest(mapping, folder)
     for name in mapping.sources:
         work.files(name)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
+from phonenumbers import SUPPORTED_REGIONS
 from pydantic import Field, field_validator, model_validator
 
 from penchant.config import Settings, load, suggestion
@@ -40,6 +41,20 @@ class Column(Settings):
         if self.range is not None and self.range[0] >= self.range[1]:
             raise ValueError(f"range {list(self.range)}: the lowest value comes first")
         return self
+
+    @field_validator("format")
+    @classmethod
+    def usable_format(cls, value: str | None) -> str | None:
+        """Refuse a format that can't even read what it writes."""
+        if value is not None and value not in ("epoch_s", "epoch_ms"):
+            moment = datetime(2026, 3, 31, 18, 5, 9, tzinfo=UTC)
+            try:
+                read = datetime.strptime(moment.strftime(value), value)  # noqa: DTZ007 - only whether it reads
+            except ValueError as error:
+                raise ValueError(f"no strptime format ({error}); write it like %d.%m.%Y %H:%M:%S, or epoch_s or epoch_ms") from None
+            if read.date() != moment.date():
+                raise ValueError("names no full date; write it like %d.%m.%Y %H:%M:%S, or epoch_s or epoch_ms")
+        return value
 
     @field_validator("timezone")
     @classmethod
@@ -122,11 +137,26 @@ class Mapping(Settings):
         """Refuse a time zone that this machine's database lacks."""
         return known_timezone(value)
 
+    @field_validator("phone_region")
+    @classmethod
+    def known_region(cls, value: str | None) -> str | None:
+        """Refuse a region without a numbering plan: its numbers would stay unmasked."""
+        if value is not None and value not in SUPPORTED_REGIONS:
+            raise ValueError("no ISO 3166 alpha-2 region with telephone numbers, such as US or GB")
+        return value
+
     @field_validator("earliest", "latest")
     @classmethod
     def with_offset(cls, value: datetime | None) -> datetime | None:
         """Times without an offset are UTC."""
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+    @model_validator(mode="after")
+    def in_order(self) -> "Mapping":
+        """An empty range would reject every event."""
+        if self.latest is not None and self.latest <= self.earliest:
+            raise ValueError(f"latest {self.latest:%Y-%m-%d} is not after earliest {self.earliest:%Y-%m-%d}")
+        return self
 
 
 def known_timezone(name: str) -> str:

@@ -4,8 +4,10 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
@@ -36,11 +38,12 @@ def sniff(path: Path) -> str:
         raise DataError(f"{path}: no such file")
     if path.is_dir():
         raise DataError(f"{path}: a folder; name the files in it")
-    with path.open("rb") as raw:
-        if raw.read(4) == b"PAR1":
-            return "parquet"
-    with open_text(path) as stream:
-        start = stream.read(65536)
+    with damage_named(path):
+        with path.open("rb") as raw:
+            if raw.read(4) == b"PAR1":
+                return "parquet"
+        with open_text(path) as stream:
+            start = stream.read(65536)
     if "\x00" in start[:1024]:
         raise DataError(f"{path}: neither Parquet nor text (CSV, TSV, JSON Lines)")
     line = next((each for each in start.splitlines() if each.strip()), "")
@@ -51,6 +54,17 @@ def sniff(path: Path) -> str:
     if line.lstrip().startswith("["):
         raise DataError(f"{path}: looks like one JSON array; write one JSON object per line (JSON Lines)")
     return "tsv" if line.count("\t") > max(line.count(","), line.count(";")) else "csv"
+
+
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Turn what reading a damaged or forbidden file raises into a `DataError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: can't be read: {error.strerror or error}") from error
+    except (EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: damaged: {error}") from error
 
 
 def open_text(path: Path) -> IO[str]:
@@ -69,12 +83,13 @@ def rows(path: Path) -> Iterator[tuple[int, Row | BadRow]]:
     Raises `DataError` when the file as a whole can't be read.
     """
     kind = sniff(path)
-    if kind == "parquet":
-        yield from parquet_rows(path)
-    elif kind == "jsonl":
-        yield from json_rows(path)
-    elif kind != "empty":
-        yield from delimited_rows(path, "\t" if kind == "tsv" else None)
+    with damage_named(path):
+        if kind == "parquet":
+            yield from parquet_rows(path)
+        elif kind == "jsonl":
+            yield from json_rows(path)
+        elif kind != "empty":
+            yield from delimited_rows(path, "\t" if kind == "tsv" else None)
 
 
 def parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
@@ -86,7 +101,7 @@ def parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
             for row in batch.to_pylist():
                 place += 1
                 yield place, row
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the last two: bytes that aren't UTF-8, a year Python lacks
         raise DataError(f"{path}: damaged Parquet file: {error}") from error
 
 

@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,6 +15,7 @@ from penchant.ingest.readers import BadRow, rows
 from penchant.profiles.fold import contributions, masses_over_time
 from penchant.profiles.policy import Policy
 from penchant.profiles.snapshot import connect, load, read_inputs
+from penchant.taxonomy import Taxonomy
 
 TOP = 3
 
@@ -39,8 +40,12 @@ def load_truth(path: Path) -> dict[str, Planted]:
             raise DataError(f"{path}:{place}: {row.reason}")
         try:
             interests = row["interests"] if isinstance(row["interests"], list) else json.loads(row["interests"])
+            if not isinstance(interests, list) or not interests:
+                raise ValueError(f"interests: {interests!r}")
             changed = row.get("changed_at") or None
-            moment = datetime.fromisoformat(changed) if isinstance(changed, str) else changed
+            moment = datetime.fromisoformat(str(changed)) if changed is not None else None
+            if moment is not None and moment.tzinfo is None:
+                moment = moment.replace(tzinfo=UTC)
             truth[row["user_id"]] = Planted(
                 row["user_id"], frozenset(interests), moment, row.get("dropped") or None, row.get("gained") or None
             )
@@ -82,12 +87,12 @@ def days_to_follow(rows: ir.Table, policy: Policy, truth: dict[str, Planted], ho
     changed = {user: planted for user, planted in truth.items() if planted.changed_at is not None and planted.gained and planted.dropped}
     if not changed:
         return {"changed_users": 0}
-    last = rows.occurred_at.max().to_pyarrow().as_py()
     first = min(planted.changed_at for planted in changed.values() if planted.changed_at is not None)
-    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    last = rows.occurred_at.max().to_pyarrow().as_py()
+    days = [first + timedelta(days=n) for n in range((last - first).days + 1)] if last is not None else []
     rows_of_changed = rows.filter(rows.user_id.isin(list(changed)) & (rows.dimension == "interest"))
     mass: defaultdict[tuple[str, datetime], dict[str, dict[str, float]]] = defaultdict(dict)
-    for row in masses_over_time(rows_of_changed, policy, days).to_pyarrow().to_pylist():
+    for row in masses_over_time(rows_of_changed, policy, days).to_pyarrow().to_pylist() if days else []:
         mass[row["user_id"], row["as_of"]][row["value"]] = {name: row[f"mass_{name}"] for name in policy.horizons}
     result: dict[str, Any] = {"changed_users": len(changed)}
     for name in policy.horizons:
@@ -110,7 +115,7 @@ def days_to_follow(rows: ir.Table, policy: Policy, truth: dict[str, Planted], ho
     return result
 
 
-def evaluate(events: Path, tags: Path, policy: Policy, taxonomy: Path | None, profiles: Path, truth: Path) -> dict[str, Any]:
+def evaluate(events: Path, tags: Path, policy: Policy, taxonomy: Path | Taxonomy | None, profiles: Path, truth: Path) -> dict[str, Any]:
     """`precision_recall` of a snapshot and `days_to_follow` from the events behind it."""
     planted = load_truth(truth)
     snapshot = load(profiles)

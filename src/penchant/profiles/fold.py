@@ -24,7 +24,8 @@ KEY = ("user_id", "dimension", "value")
 def days_before(as_of: datetime, moment: ir.Value) -> ir.Value:
     """Days from `moment` to `as_of`, with fractions."""
     until = ibis.literal(int(as_of.timestamp() * 1_000_000))
-    return (until - moment.epoch_seconds() * 1_000_000 - moment.microsecond() % 1_000_000) / MICROSECONDS_PER_DAY
+    whole_seconds = moment.truncate("s").epoch_seconds()  # DuckDB's epoch has a fraction, Spark's has none
+    return (until - whole_seconds * 1_000_000 - moment.microsecond() % 1_000_000) / MICROSECONDS_PER_DAY
 
 
 def decay(days: ir.Value, half_life_days: float) -> ir.Value:
@@ -86,7 +87,7 @@ def fold(rows: ir.Table, policy: Policy, as_of: datetime) -> ir.Table:
         events=ranked.count(),
         first_at=ranked.occurred_at.min(),
         last_at=ranked.occurred_at.max(),
-        sources=ranked.source.collect(distinct=True),
+        sources=ranked.source.collect(distinct=True).sort(),
         evidence=piece.collect(where=ranked["rank"] < policy.evidence_kept, order_by=ranked["rank"]),
         as_of=ibis.literal(as_of, type="timestamp('UTC')"),
     )

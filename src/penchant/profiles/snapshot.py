@@ -1,5 +1,6 @@
 """A snapshot on disk: profile state, and what it was made with."""
 
+import glob
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,14 +17,16 @@ from penchant import __version__
 from penchant import taxonomy as taxonomies
 from penchant.config import parse
 from penchant.errors import DataError
-from penchant.files import read_json, write_json, written_aside
+from penchant.files import holds_only, read_json, write_json, written_aside
 from penchant.ingest.contract import parquet_of, read_text_table
 from penchant.ingest.readers import sniff
 from penchant.profiles.fold import contributions, fold
 from penchant.profiles.policy import Policy
 from penchant.profiles.view import view
-from penchant.records import EVENTS, TAGS
+from penchant.records import EVENTS, TAGS, state_schema
 from penchant.taxonomy import Taxonomy
+
+FILES = ("state.parquet", "snapshot.json")
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,13 @@ def connect() -> Any:
     return connection
 
 
-def read_inputs(connection: Any, events: Path, tags: Path, taxonomy: Path | None) -> tuple[ir.Table, ir.Table, Taxonomy, str]:
+def read_inputs(connection: Any, events: Path, tags: Path, taxonomy: Path | Taxonomy | None) -> tuple[ir.Table, ir.Table, Taxonomy, str]:
     """The events and tags as tables, the taxonomy, and the fingerprint of the bundle that made the tags."""
     event_rows = contract_table(connection, events / "events.parquet" if events.is_dir() else events, EVENTS, "penchant ingest")
     tag_rows = contract_table(connection, tags, TAGS, "penchant tag")
     metadata = (pq.read_schema(tags).metadata or {}) if sniff(tags) == "parquet" else {}
     if taxonomy is not None:
-        nodes = taxonomies.load(taxonomy)
+        nodes = taxonomy if isinstance(taxonomy, Taxonomy) else taxonomies.load(taxonomy)
     elif b"penchant.taxonomy" in metadata:
         nodes = parse(Taxonomy, json.loads(metadata[b"penchant.taxonomy"]), str(tags))
     else:
@@ -66,8 +69,13 @@ def read_inputs(connection: Any, events: Path, tags: Path, taxonomy: Path | None
 def contract_table(connection: Any, path: Path, schema: pa.Schema, maker: str) -> ir.Table:
     """A file of any of our formats that holds the columns of a contract; Parquet is scanned where it lies."""
     if parquet_of(path, schema, maker):
-        return connection.read_parquet(path)
+        return scan(connection, path)
     return ibis.memtable(read_text_table(path, schema, maker))
+
+
+def scan(connection: Any, path: Path) -> ir.Table:
+    """A Parquet file where it lies: DuckDB reads neither a pattern from its name nor a column from its folders (`source=shop/`)."""
+    return connection.read_parquet(glob.escape(str(path)), hive_partitioning=False)
 
 
 def build(
@@ -77,6 +85,7 @@ def build(
 
     `as_of` defaults to the last event's time.
     """
+    holds_only(output, FILES)
     connection = connect()
     event_rows, tag_rows, nodes, bundle = read_inputs(connection, events, tags, taxonomy)
     if as_of is None:
@@ -96,7 +105,7 @@ def build(
             state.order_by("user_id", "dimension", "value").to_parquet(aside / "state.parquet", compression="zstd")
         except duckdb.Error as error:
             raise DataError(f"the fold failed: {error}") from error
-        table = connection.read_parquet(aside / "state.parquet")
+        table = scan(connection, aside / "state.parquet")
         about = {
             "as_of": as_of.isoformat(),
             "users": int(table.user_id.nunique().to_pyarrow().as_py()),
@@ -116,15 +125,23 @@ def load(folder: Path) -> Snapshot:
     if not (folder / "snapshot.json").exists():
         raise DataError(f"{folder}: no snapshot (it has no snapshot.json); make one with: penchant profile build")
     about = read_json(folder / "snapshot.json")
-    policy = parse(Policy, about["policy"], str(folder / "snapshot.json"))
-    if policy.fingerprint != about["policy_fingerprint"]:
+    origin = str(folder / "snapshot.json")
+    try:
+        policy, taxonomy = parse(Policy, about["policy"], origin), parse(Taxonomy, about["taxonomy"], origin)
+        as_of, fingerprint = datetime.fromisoformat(about["as_of"]), about["policy_fingerprint"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{origin}: damaged or edited by hand ({type(error).__name__}: {error}); build the profiles again") from error
+    if policy.fingerprint != fingerprint:
         raise DataError(f"{folder}: its policy was edited or belongs to another version of Penchant; build the profiles again")
     try:
-        state = connect().read_parquet(folder / "state.parquet")
+        state = scan(connect(), folder / "state.parquet")
     except duckdb.Error as error:
         raise DataError(f"{folder / 'state.parquet'}: missing or damaged: {str(error).splitlines()[0]}") from error
-    taxonomy = parse(Taxonomy, about["taxonomy"], str(folder / "snapshot.json"))
-    return Snapshot(state, policy, taxonomy, datetime.fromisoformat(about["as_of"]), about)
+    if state.columns != tuple(state_schema(policy.horizons).names):
+        raise DataError(
+            f"{folder / 'state.parquet'}: holds {', '.join(state.columns)}, which is no profile state; build the profiles again"
+        )
+    return Snapshot(state, policy, taxonomy, as_of, about)
 
 
 def user_profile(snapshot: Snapshot, user: str) -> list[dict[str, Any]]:
@@ -134,6 +151,7 @@ def user_profile(snapshot: Snapshot, user: str) -> list[dict[str, Any]]:
         profiles.filter(profiles.user_id == user).order_by(profiles.weight.desc(), profiles.value).to_pyarrow().to_pylist()
     )
     if not found:
-        known = snapshot.state.select("user_id").distinct().order_by("user_id").limit(3).to_pyarrow()["user_id"].to_pylist()
-        raise DataError(f"no profile for user {user!r}; there are {snapshot.about['users']:,} users, such as {', '.join(map(repr, known))}")
+        known = profiles.select("user_id").distinct().order_by("user_id").limit(3).to_pyarrow()["user_id"].to_pylist()
+        others = f"users who have one: {', '.join(map(repr, known))} …" if known else "nobody has one"
+        raise DataError(f"no profile for user {user!r}; {others}")
     return found

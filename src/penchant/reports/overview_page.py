@@ -10,8 +10,9 @@ from markupsafe import Markup
 from pydantic import Field
 
 from penchant.config import Settings
+from penchant.errors import DataError
 from penchant.files import read_json
-from penchant.ingest.readers import rows
+from penchant.ingest.readers import BadRow, Row, rows
 from penchant.profiles.evaluate import Planted, evaluate, load_truth
 from penchant.profiles.fold import contributions, masses_over_time
 from penchant.profiles.snapshot import Snapshot, connect, load, read_inputs, user_profile
@@ -23,14 +24,16 @@ from penchant.segments.rule import known_sources, load_segment
 from penchant.taxonomy import Taxonomy
 
 POINTS = 60
+ROWS_PER_USER = 8
 LINES_PER_USER = 6
 SENSITIVE_HIDDEN = 10
+FIGURES = {"labels", "rows", "history", "results", "curves", "confusions", "model"}
 
 
 class ReportSettings(Settings):
     """What `penchant report` reads."""
 
-    corpus: tuple[Path, ...]
+    corpus: tuple[Path, ...] = Field(min_length=1)
     """Labelled texts."""
     training: Path
     """`report.json` of the training run."""
@@ -52,17 +55,22 @@ def overview_page(settings: ReportSettings) -> str:
     """One self-contained HTML page."""
     snapshot = load(settings.profiles)
     figures = read_json(settings.training)
+    if not isinstance(figures, dict) or not FIGURES.issubset(figures):
+        raise DataError(f"{settings.training}: no training report; penchant train writes one as report.json")
     truth = load_truth(settings.truth) if settings.truth is not None else {}
     measured = None
     if settings.truth is not None:
-        measured = evaluate(settings.events, settings.tags, snapshot.policy, None, settings.profiles, settings.truth)
+        measured = evaluate(settings.events, settings.tags, snapshot.policy, snapshot.taxonomy, settings.profiles, settings.truth)
     return render(
         "overview.html",
         corpus=corpus_figures(settings.corpus, snapshot.taxonomy),
         figures=figures,
         names=NAMES,
         pictures=model_pictures(figures),
-        sources=read_json(settings.events / "summary.json"),
+        sources={
+            name: {"rows": counts.get("rows", 0), "events": counts.get("events", 0)}
+            for name, counts in read_json(settings.events / "summary.json").items()
+        },
         rejects=rejects(settings.events / "rejects.csv"),
         snapshot=snapshot,
         measured=measured,
@@ -74,12 +82,21 @@ def overview_page(settings: ReportSettings) -> str:
 
 def corpus_figures(paths: tuple[Path, ...], taxonomy: Taxonomy) -> dict[str, Any]:
     """Counts of the labelled texts, and a picture of how often each interest occurs."""
-    texts = [row for path in paths for _, row in rows(path) if isinstance(row, dict)]
+    texts: list[Row] = []
+    for path in paths:
+        for place, row in rows(path):
+            if isinstance(row, BadRow) or not isinstance(row.get("interests"), list):
+                raise DataError(
+                    f"{path}:{place}: {row.reason if isinstance(row, BadRow) else 'expected a labelled text with a list of interests'}"
+                )
+            texts.append(row)
+    if not texts:
+        raise DataError(f"{', '.join(map(str, paths))}: no texts")
     labels = Counter(label for text in texts for label in text["interests"])
     drawn = pictures.bars([(taxonomy.label(label), count) for label, count in labels.most_common()], "texts per interest")
     return {
         "texts": len(texts),
-        "kinds": Counter(text["kind"] for text in texts),
+        "kinds": Counter(text.get("kind") or "text" for text in texts),
         "several": sum(len(text["interests"]) > 1 for text in texts),
         "none": sum(not text["interests"] for text in texts),
         "picture": Markup(drawn),  # noqa: S704 - our own SVG
@@ -105,32 +122,42 @@ def rejects(path: Path) -> dict[str, Any]:
 
 def users(settings: ReportSettings, snapshot: Snapshot, truth: dict[str, Planted]) -> list[dict[str, Any]]:
     """The chosen users with their attributes, and a picture of how their interests changed."""
-    chosen = list(settings.users) or choose(snapshot, truth)
-    events, tags, taxonomy, _ = read_inputs(connect(), settings.events, settings.tags, None)
+    chosen = {user: user_profile(snapshot, user)[:ROWS_PER_USER] for user in list(settings.users) or choose(snapshot, truth)}
+    events, tags, taxonomy, _ = read_inputs(connect(), settings.events, settings.tags, snapshot.taxonomy)
     worth = contributions(events, tags, snapshot.policy, taxonomy).filter(
-        lambda row: row.user_id.isin(chosen) & (row.dimension == "interest")
+        lambda row: row.user_id.isin(list(chosen)) & (row.dimension == "interest")
     )
     first = worth.occurred_at.min().to_pyarrow().as_py()
-    days = [first + n * (snapshot.as_of - first) / POINTS for n in range(1, POINTS + 1)]
+    days = [first + n * (snapshot.as_of - first) / POINTS for n in range(1, POINTS + 1)] if first is not None else []
     days = [day.replace(microsecond=0) + timedelta(seconds=1) for day in days]
-    long = f"mass_{snapshot.policy.horizons[0]}"
+    short = f"mass_{snapshot.policy.horizons[0]}"
     mass: defaultdict[str, dict[str, dict[Any, float]]] = defaultdict(lambda: defaultdict(dict))
-    for row in masses_over_time(worth, snapshot.policy, days).to_pyarrow().to_pylist():
-        mass[row["user_id"]][row["value"]][row["as_of"]] = max(row[long], 0.0)
-    return [one_user(user, mass[user], days, snapshot, truth.get(user)) for user in chosen]
+    for row in masses_over_time(worth, snapshot.policy, days).to_pyarrow().to_pylist() if days else []:
+        mass[row["user_id"]][row["value"]][row["as_of"]] = max(row[short], 0.0)
+    return [one_user(user, attributes, mass[user], days, snapshot, truth.get(user)) for user, attributes in chosen.items()]
 
 
-def one_user(user: str, mass: dict[str, dict[Any, float]], days: list[Any], snapshot: Snapshot, planted: Planted | None) -> dict[str, Any]:
+def one_user(
+    user: str,
+    attributes: list[dict[str, Any]],
+    mass: dict[str, dict[Any, float]],
+    days: list[Any],
+    snapshot: Snapshot,
+    planted: Planted | None,
+) -> dict[str, Any]:
     """What the page shows of one user."""
     strongest = sorted(mass, key=lambda value: -max(mass[value].values()))[:LINES_PER_USER]
     totals = {day: sum(series.get(day, 0.0) for series in mass.values()) or 1.0 for day in days}
     lines = {snapshot.taxonomy.label(value): [mass[value].get(day, 0.0) / totals[day] for day in days] for value in strongest}
-    drawn = pictures.shares_over_time(days, lines, planted.changed_at if planted is not None else None)
+    drawn = pictures.shares_over_time(days, lines, planted.changed_at if planted is not None else None) if lines else ""
+    barred = snapshot.taxonomy.sensitive - set(snapshot.policy.allowed_sensitive)
     return {
         "id": user,
-        "rows": user_profile(snapshot, user)[:8],
-        "planted": sorted(snapshot.taxonomy.label(each) for each in planted.interests) if planted is not None else [],
-        "dropped": snapshot.taxonomy.label(planted.dropped) if planted is not None and planted.dropped else None,
+        "rows": attributes,
+        "planted": sorted(snapshot.taxonomy.label(each) for each in planted.interests - barred) if planted is not None else [],
+        "dropped": snapshot.taxonomy.label(planted.dropped)
+        if planted is not None and planted.dropped and planted.dropped not in barred
+        else None,
         "picture": Markup(drawn),  # noqa: S704 - our own SVG
     }
 

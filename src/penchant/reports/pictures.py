@@ -1,6 +1,7 @@
 """Pictures as SVG text, to stand inside a page."""
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from cycler import cycler
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 INK, GRID = "#26323f", "#e3e8ee"
 COLOURS = ("#2f6fb3", "#d9822b", "#5a9a5a", "#a457a0", "#b8433d", "#7a7f87", "#3d9aa1", "#c2a63a")
@@ -39,8 +41,13 @@ def figure(width: float, height: float) -> Figure:
 def svg(picture: Figure, title: str) -> str:
     """The picture as an `<svg>` element that says what it shows."""
     stream = io.StringIO()
-    with mpl.rc_context(STYLE):
-        picture.savefig(stream, format="svg", metadata={"Date": None, "Title": title}, transparent=True)
+    for each in picture.findobj(Text):
+        each.set_parse_math(False)  # a name with two dollar signs is no formula
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's fonts draw the text, not ours
+        picture.savefig(
+            stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")) | {"Title": title}, transparent=True
+        )
     text = stream.getvalue()
     return text[text.index("<svg") :].replace("<svg ", '<svg role="img" ', 1)
 

@@ -13,23 +13,38 @@ NAMES = {"bert": "fine-tuned BERT", "tfidf": "TF-IDF + logistic regression", "ze
 def training_text(figures: dict[str, Any]) -> str:
     """The classification report for a terminal."""
     width = max(len(label) for label in figures["labels"]) + 2
+    bert = figures["results"]["bert"]
     lines = [
         f"{figures['model']}: {figures['rows']['train']:,} training texts, {figures['seconds']:.0f} s, {figures['rows']['test']:,} test texts",
         "",
+        f"{'interest':{width}}{'precision':>10}{'recall':>9}{'F1':>9}{'AP':>9}{'texts':>8}",
     ]
-    lines.append(f"{'interest':{width}}{'precision':>10}{'recall':>8}{'F1':>8}{'texts':>7}")
-    for label, row in figures["results"]["bert"]["all"]["per_label"].items():
-        lines.append(f"{label:{width}}{row['precision']:>10.3f}{row['recall']:>8.3f}{row['f1']:>8.3f}{row['support']:>7}")
+    lines += [report_line(label, row, width) for label, row in bert["all"]["per_label"].items()]
+    for part, result in bert.items():
+        lines += ["", "all texts" if part == "all" else f"{part}s"]
+        averages = {"macro": result["macro"] | {"average_precision": result["macro_average_precision"]}}
+        averages |= {f"{name}": result[name] for name in ("micro", "samples")} | {"no interest": result["none"]}
+        lines += [report_line(f"  {name}", row, width) for name, row in averages.items()]
     lines += ["", f"{'':{width + 14}}{'macro F1':>10}{'micro F1':>10}{'samples F1':>12}{'none F1':>10}{'macro AP':>10}"]
     for name, parts in figures["results"].items():
         for part, result in parts.items():
             title = NAMES[name] if part == "all" else f"  {part}s"
-            average_precision = result["macro_average_precision"]
-            shown = f"{average_precision:>10.3f}" if average_precision is not None else f"{'–':>10}"
             lines.append(
-                f"{title:{width + 14}}{result['macro']['f1']:>10.3f}{result['micro']['f1']:>10.3f}{result['samples']['f1']:>12.3f}{result['none']['f1']:>10.3f}{shown}"
+                f"{title:{width + 14}}{result['macro']['f1']:>10.3f}{result['micro']['f1']:>10.3f}{result['samples']['f1']:>12.3f}"
+                f"{result['none']['f1']:>10.3f}{shown(result['macro_average_precision']):>10}"
             )
     return "\n".join(lines) + "\n"
+
+
+def report_line(name: str, row: dict[str, Any], width: int) -> str:
+    """One line of the classification report."""
+    figures = "".join(f"{shown(row.get(key)):>9}" for key in ("recall", "f1", "average_precision"))
+    return f"{name:{width}}{row['precision']:>10.3f}{figures}{row.get('support', ''):>8}"
+
+
+def shown(value: float | None) -> str:
+    """A figure with three digits, or a dash."""
+    return "–" if value is None else f"{value:.3f}"
 
 
 def model_pictures(figures: dict[str, Any]) -> dict[str, Markup]:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from penchant.errors import DataError
 from penchant.files import written_aside
 from penchant.ingest.clean import clean, document, mask, text_key
-from penchant.ingest.convert import to_text
+from penchant.ingest.convert import Unusable, to_text
 from penchant.ingest.readers import BadRow, Row, rows
 from penchant.progress import progress
 from penchant.records import TAGS
@@ -33,6 +33,8 @@ def tag_file(bundle: Path, source: Path, output: Path) -> dict[str, int]:
     """
     if source.is_dir():
         source = source / "events.parquet"
+    if output.exists() and source.exists() and output.samefile(source):
+        raise DataError(f"{output}: is what is read; write the tags to a file of their own")
     if output.suffix not in (".parquet", ".csv", ".jsonl"):
         raise DataError(f"{output}: can't tell the format from the name; use .parquet, .csv or .jsonl")
     counts = {"rows": 0, "texts": 0, "tags": 0, "untagged_texts": 0, "rows_without_text": 0, "broken_rows": 0}
@@ -57,20 +59,23 @@ def distinct_documents(source: Path, counts: dict[str, int]) -> Iterator[dict[st
     chunk: dict[str, str] = {}
     for place, row in rows(source):
         counts["rows"] += 1
-        if isinstance(row, BadRow):
+        if not isinstance(row, BadRow) and counts["rows"] - counts["broken_rows"] == 1:
+            require_text(source, row)
+        try:
+            if isinstance(row, BadRow):
+                raise Unusable(row.reason)
+            text = row_text(row)
+            own_key = text_key(text)
+            key = to_text(row.get("text_key")) or own_key
+            digest = bytes.fromhex(text_key(key))
+        except (Unusable, UnicodeEncodeError) as error:
             counts["broken_rows"] += 1
-            log.warning("%s:%d: %s", source, place, row.reason)
+            log.warning("%s:%d: %s", source, place, error)
             continue
-        if place <= 2 and not any(column in row for column in TEXT_COLUMNS):
-            raise DataError(
-                f"{source}: no text, title or body column; it has {', '.join(map(repr, row))}. Map other names with penchant ingest"
-            )
-        text = row_text(row)
         if not text:
             counts["rows_without_text"] += 1
             continue
-        key = str(row.get("text_key") or text_key(text))
-        if (digest := bytes.fromhex(text_key(text))) not in seen:
+        if digest not in seen:
             seen.add(digest)
             chunk[key] = text
             if len(chunk) == CHUNK_TEXTS:
@@ -78,6 +83,16 @@ def distinct_documents(source: Path, counts: dict[str, int]) -> Iterator[dict[st
                 chunk = {}
     if chunk:
         yield chunk
+    if not counts["rows"]:
+        raise DataError(f"{source}: no rows")
+
+
+def require_text(source: Path, row: Row) -> None:
+    """Raise `DataError` where the first row has none of the columns we tag."""
+    if not any(column in row for column in TEXT_COLUMNS):
+        raise DataError(
+            f"{source}: no text, title or body column; it has {', '.join(map(repr, row))}. Map other names with penchant ingest"
+        )
 
 
 def row_text(row: Row) -> str:

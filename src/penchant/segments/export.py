@@ -50,7 +50,7 @@ def export_csv(segment: Segment, snapshot: Snapshot, output: Path) -> dict[str, 
         "bundle_fingerprint": snapshot.about["bundle_fingerprint"],
         "penchant": __version__,
     }
-    with written_aside(output) as aside:
+    with written_aside(output.with_name(f"{output.name}.label.json")) as label_aside, written_aside(output) as aside:
+        write_json(label_aside, label)
         pyarrow.csv.write_csv(table.set_column(2, "last_at", pa.array([each.isoformat() for each in table["last_at"].to_pylist()])), aside)
-    write_json(output.with_name(f"{output.name}.label.json"), label)
     return label

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from penchant.config import Settings, load, suggestion
 from penchant.errors import ConfigError, PolicyRefusal, problems
+from penchant.profiles.fold import days_before
 from penchant.profiles.snapshot import Snapshot
 from penchant.taxonomy import Taxonomy
 
@@ -144,8 +145,7 @@ def holds(rule: Rule, rows: ir.Table, snapshot: Snapshot) -> ir.BooleanScalar:
     if rule.min_weight is not None:
         result &= rows.weight.sum(where=matching).fill_null(0.0) >= rule.min_weight
     if rule.seen_within_days is not None:
-        since = snapshot.as_of.timestamp() - rule.seen_within_days * 86_400
-        result &= (matching & (rows.last_at.epoch_seconds() >= since)).any()
+        result &= (matching & (days_before(snapshot.as_of, rows.last_at) <= rule.seen_within_days)).any()
     if rule.sources is not None:
         from_source = reduce(or_, (rows.sources.contains(each) for each in rule.sources))
         result &= (matching & from_source).any()

@@ -76,6 +76,8 @@ def load_spec(folder: Path) -> TaggerSpec:
             f"{folder}: no bundle (it has no tagger.json); train one with: penchant train --config configs/train-interests.yaml"
         )
     content: dict[str, Any] = read_json(folder / "tagger.json")
+    if not isinstance(content, dict):
+        raise DataError(f"{folder / 'tagger.json'}: expected keys and values, found a {type(content).__name__}")
     stated = content.pop("fingerprint", None)
     spec = parse(TaggerSpec, content, str(folder / "tagger.json"))
     if len(spec.thresholds) != len(spec.labels):

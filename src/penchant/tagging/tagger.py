@@ -31,8 +31,9 @@ class Tagger:
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(bundle, local_files_only=True)
             self.model = AutoModelForSequenceClassification.from_pretrained(bundle, local_files_only=True, dtype=torch.float32)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{bundle}: the checkpoint can't be loaded: {str(error).splitlines()[0]}") from error
+        except Exception as error:
+            said = str(error).splitlines() or [""]
+            raise DataError(f"{bundle}: the checkpoint can't be loaded: {type(error).__name__}: {said[0]}") from error
         if self.model.config.num_labels != len(self.spec.labels):
             raise DataError(
                 f"{bundle}: the checkpoint has {self.model.config.num_labels} outputs, tagger.json {len(self.spec.labels)} labels"

@@ -12,7 +12,7 @@ import joblib
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, set_seed
+from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, send_to_device, set_seed
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, get_linear_schedule_with_warmup
 
@@ -24,11 +24,12 @@ from penchant.tagging.precision import measured_precision
 from penchant.training import checkpoint
 from penchant.training.data import Collate, Corpus, Labelled, LengthGrouped, load_corpus, tokenised
 from penchant.training.metrics import MultiLabel
-from penchant.training.model import build_model, loss_of, optimiser
+from penchant.training.model import build_model, has_known_head, loss_of, optimiser, probe
 from penchant.training.settings import TrainSettings
 
 log = logging.getLogger(__name__)
 EVALUATION_BATCH = 64
+PROBE_ROWS = 20_000
 
 
 @dataclass
@@ -149,6 +150,8 @@ def build(settings: TrainSettings, restart: bool) -> Run:
     tokenizer = load_pretrained(AutoTokenizer, settings.model)
     model = build_model(settings, corpus.labels, corpus.train.targets)
     rows = tokenised(corpus.train, tokenizer, settings.max_length)
+    if resumed is None and settings.probe_epochs:
+        probe_head(accelerator, model, rows, Collate(tokenizer), settings)
     batches = LengthGrouped([len(ids) for ids in rows["input_ids"]], micro_batch, settings.accumulation_steps, settings.seed)
     loader = DataLoader(rows, batch_sampler=batches, collate_fn=Collate(tokenizer), generator=torch.Generator())
     total_steps = len(batches) // settings.accumulation_steps * settings.epochs
@@ -176,6 +179,19 @@ def build(settings: TrainSettings, restart: bool) -> Run:
 def share_cores(processes: int) -> None:
     """Give each process on this machine its part of the cores: launchers start every process with one thread."""
     torch.set_num_threads(max(1, joblib.cpu_count() // processes))
+
+
+def probe_head(accelerator: Accelerator, model: Any, rows: Any, collate: Collate, settings: TrainSettings) -> None:
+    """Give the head a start on at most `PROBE_ROWS` rows, longest first; every process does the same."""
+    if not has_known_head(model):
+        log.info("%s has a head of another kind: fine-tuning starts without a probe", type(model).__name__)
+        return
+    model.to(accelerator.device)
+    sample = rows.select(range(min(len(rows), PROBE_ROWS)))
+    longest_first = np.argsort([-len(ids) for ids in sample["input_ids"]], kind="stable")
+    loader = DataLoader(sample.select(longest_first), batch_size=EVALUATION_BATCH, collate_fn=collate)
+    with accelerator.autocast():
+        probe(model, (send_to_device(batch, accelerator.device) for batch in loader), settings)
 
 
 def run_name(settings: TrainSettings) -> str:

@@ -1,6 +1,6 @@
 """The network and what moves its weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,45 @@ def build_model(settings: TrainSettings, labels: Sequence[str], targets: np.ndar
             classifier.bias.copy_(torch.tensor(np.log(base_rate / (1 - base_rate)), dtype=torch.float32))
             classifier.weight.mul_(0.1)
     return model
+
+
+def head_logits(model: Any, first: torch.Tensor) -> torch.Tensor:
+    """What the head makes of the vectors of first tokens, as the model's own forward pass would.
+
+    *Shape:* first (batch, hidden), result (batch, labels).
+    """
+    sequence, pooler = first.unsqueeze(1), getattr(model.base_model, "pooler", None)
+    if pooler is None:  # RoBERTa's way: the classifier takes the sequence
+        return torch.as_tensor(model.classifier(sequence))
+    return torch.as_tensor(model.classifier(model.dropout(pooler(sequence))))
+
+
+def has_known_head(model: Any) -> bool:
+    """Whether `head_logits` knows how this architecture gets from the encoder to its logits."""
+    pooler = getattr(model.base_model, "pooler", None)
+    if pooler is None:
+        return not isinstance(getattr(model, "classifier", nn.Linear(1, 1)), nn.Linear)
+    return hasattr(model, "classifier") and hasattr(model, "dropout") and not isinstance(pooler, nn.Linear)
+
+
+def probe(model: Any, batches: Iterable[dict[str, torch.Tensor]], settings: TrainSettings) -> None:
+    """Fit the head alone on the frozen encoder's vectors of `batches`, before everything is fine-tuned.
+
+    The encoder then isn't bent to suit a head that knows nothing yet (Kumar et al. 2022, Fine-Tuning can Distort
+    Pretrained Features, section 4), and one pass over the texts does what would take epochs.
+    """
+    model.eval()
+    with torch.inference_mode():
+        found = [(model.base_model(each["input_ids"], each["attention_mask"])[0][:, 0].float(), each["labels"]) for each in batches]
+    vectors, targets = (torch.cat(each).clone() for each in zip(*found, strict=True))
+    head = [each for name, each in model.named_parameters() if "pooler" in name or not name.startswith(model.base_model_prefix)]
+    optimizer = torch.optim.AdamW(head, lr=settings.head_learning_rate, weight_decay=settings.weight_decay)
+    model.train()
+    for _ in range(settings.probe_epochs):
+        for chosen in torch.randperm(len(targets), device=targets.device).split(settings.batch_size):
+            loss_of(head_logits(model, vectors[chosen]), targets[chosen], settings).backward()
+            optimizer.step()
+            optimizer.zero_grad()
 
 
 def optimiser(model: Any, settings: TrainSettings) -> torch.optim.AdamW:

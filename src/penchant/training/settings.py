@@ -53,6 +53,8 @@ class TrainSettings(Settings):
     """Peak rate of the encoder."""
     head_learning_rate: float = Field(1e-3, gt=0)
     """Peak rate of the pooler and the classifier, which start untrained."""
+    probe_epochs: int = Field(20, ge=0)
+    """Passes of the head alone over the untrained encoder's vectors, which cost next to nothing, before the encoder learns too."""
     weight_decay: float = Field(0.01, ge=0)
     """AdamW's, on weight matrices only."""
     warmup_share: float = Field(0.1, ge=0, lt=1)

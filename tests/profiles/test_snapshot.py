@@ -1,0 +1,289 @@
+"""Snapshots: the same profiles from every file format, as they were at an instant, and refusals that leave no trace."""
+
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from penchant import taxonomy as taxonomies
+from penchant.errors import ConfigError, DataError
+from penchant.files import read_json, write_json
+from penchant.profiles.policy import Policy
+from penchant.profiles.snapshot import build, load, user_profile
+from penchant.records import EVENTS, TAGS, state_schema
+from tests.tables import SUFFIXES, everything_in, write_rows
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+POLICY = Policy(half_life_days={"recent": 1.0, "lasting": 10.0}, action_weights={"click": 1.0, "like": 2.0}, shrinkage=2.0)
+RUN, CATS, FAITH = "sports.running", "pets.cats", "faith"
+
+
+def event(number: int, user: str, key: str, days_ago: float = 0.0, **more: Any) -> dict[str, Any]:
+    """One event with every column of the contract."""
+    base: dict[str, Any] = {field.name: None for field in EVENTS}
+    base |= {"event_id": f"e{number}", "user_id": user, "occurred_at": NOON - timedelta(days=days_ago), "source": "shop"}
+    return base | {"action": "click", "title": f"title, {key}", "text_key": key} | more
+
+
+def tag(key: str, value: str, score: float = 1.0) -> dict[str, Any]:
+    """One tag of the interest dimension."""
+    return {"text_key": key, "dimension": "interest", "value": value, "score": score, "start": None, "end": None}
+
+
+ROWS = [
+    event(1, "u", "a", 10, action="like", rating=5.0),
+    event(2, "u", "b", 0.25, body="it's “good”\n\tand; cheap, 😀", amount=12.5, currency="EUR"),
+    event(3, "v", "b", 3, occurred_at=datetime(2026, 2, 26, 20, 15, 1, 250_000, tzinfo=UTC)),
+    event(4, "007", "c"),
+]
+MARKS = [tag("a", RUN, 0.75), tag("b", CATS, 0.5), tag("b", RUN, 0.1), tag("c", FAITH), tag("c", CATS, 0.3)]
+
+
+def tables(
+    folder: Path, suffix: str = ".parquet", rows: list[dict[str, Any]] = ROWS, marks: list[dict[str, Any]] = MARKS
+) -> tuple[Path, Path]:
+    """The events and tags as files of a format."""
+    return write_rows(folder / f"events{suffix}", rows, EVENTS), write_rows(folder / f"tags{suffix}", marks, TAGS)
+
+
+@pytest.fixture
+def profiles(tmp_path: Path, tiny_taxonomy: Path) -> Path:
+    """A snapshot of the events above."""
+    build(*tables(tmp_path), POLICY, tmp_path / "profiles", tiny_taxonomy)
+    return tmp_path / "profiles"
+
+
+def test_masses_and_counts_are_those_of_the_definition(profiles: Path) -> None:
+    snapshot = load(profiles)
+    state = {(row["user_id"], row["value"]): row for row in snapshot.state.to_pyarrow().to_pylist()}
+    assert snapshot.as_of == NOON  # the last event's
+    assert snapshot.state.columns == tuple(state_schema(POLICY.horizons).names)
+    assert set(state) == {("u", RUN), ("u", CATS), ("v", RUN), ("v", CATS), ("007", CATS)}
+    # 0.75 · like 2 · five stars 1.2 = 1.8, halved once in 10 days, ten times on the horizon of one day; and 0.1 a quarter day ago
+    assert state["u", RUN]["mass_lasting"] == pytest.approx(0.9 + 0.1 * 2 ** (-0.025), rel=1e-12)
+    assert state["u", RUN]["mass_recent"] == pytest.approx(1.8 / 1024 + 0.1 * 2 ** (-0.25), rel=1e-12)
+    assert state["007", CATS]["mass_lasting"] == pytest.approx(0.3, rel=1e-12)
+    about = read_json(profiles / "snapshot.json")
+    assert (about["users"], about["attributes"], about["as_of"]) == (3, 5, "2026-03-01T12:00:00+00:00")
+    assert about["policy_fingerprint"] == POLICY.fingerprint
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_profiles_of_every_format_equal_those_of_parquet(suffix: str, profiles: Path, tmp_path: Path, tiny_taxonomy: Path) -> None:
+    (tmp_path / "other").mkdir()
+    events, _ = tables(tmp_path / "other", suffix)
+    _, tags = tables(tmp_path / "other", ".jsonl" if suffix == ".csv" else suffix)
+    build(events, tags, POLICY, tmp_path / "other" / "profiles", tiny_taxonomy)
+    expected, found = (load(folder) for folder in (profiles, tmp_path / "other" / "profiles"))
+    assert found.state.order_by("user_id", "value").to_pyarrow().equals(expected.state.order_by("user_id", "value").to_pyarrow())
+    assert found.about == expected.about
+
+
+def test_times_with_another_offset_and_none_are_the_same_instant(tmp_path: Path, tiny_taxonomy: Path) -> None:
+    moments = ["2026-03-29T01:30:00+01:00", "2026-03-29T00:30:00", "2026-03-28T20:30:00-04:00", "2026-03-29T00:30:00Z"]
+    write_rows(tmp_path / "tags.csv", [tag("a", RUN)])
+    masses = []
+    for moment in moments:
+        write_rows(tmp_path / "events.csv", [event(1, "u", "a", occurred_at=moment)])
+        as_of = datetime(2026, 4, 8, 0, 30, tzinfo=UTC)
+        build(tmp_path / "events.csv", tmp_path / "tags.csv", POLICY, tmp_path / "profiles", tiny_taxonomy, as_of)
+        masses += load(tmp_path / "profiles").state.to_pyarrow()["mass_lasting"].to_pylist()
+    assert masses == pytest.approx([0.5] * 4, rel=1e-12)  # ten days are one half-life
+
+
+def test_as_of_leaves_later_events_out_and_decays_to_its_instant(tmp_path: Path, tiny_taxonomy: Path) -> None:
+    about = build(*tables(tmp_path), POLICY, tmp_path / "profiles", tiny_taxonomy, NOON - timedelta(days=5))
+    assert (about["users"], about["attributes"]) == (1, 1)
+    [row] = load(tmp_path / "profiles").state.to_pyarrow().to_pylist()
+    assert (row["user_id"], row["value"], row["events"]) == ("u", RUN, 1)
+    assert row["mass_lasting"] == pytest.approx(1.8 * 2 ** (-0.5), rel=1e-12)
+
+
+def test_sensitive_interests_stand_in_no_file_of_the_snapshot_unless_allowed(profiles: Path, tmp_path: Path, tiny_taxonomy: Path) -> None:
+    assert FAITH not in pq.read_table(profiles / "state.parquet")["value"].to_pylist()
+    assert FAITH not in {row["value"] for row in user_profile(load(profiles), "007")}
+    build(*tables(tmp_path), POLICY.model_copy(update={"allowed_sensitive": (FAITH,)}), profiles, tiny_taxonomy)
+    assert FAITH in {row["value"] for row in user_profile(load(profiles), "007")}
+
+
+def test_a_rebuild_replaces_the_snapshot_as_a_whole(profiles: Path, tmp_path: Path, tiny_taxonomy: Path) -> None:
+    build(*tables(tmp_path, rows=ROWS[:1]), POLICY, profiles, tiny_taxonomy)
+    assert sorted(path.name for path in profiles.iterdir()) == ["snapshot.json", "state.parquet"]
+    assert load(profiles).state.to_pyarrow()["user_id"].to_pylist() == ["u"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["events.parquet", "profiles", "tags.parquet"]
+
+
+def test_an_interrupted_build_leaves_the_earlier_snapshot_as_it_was(
+    profiles: Path, tmp_path: Path, tiny_taxonomy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = everything_in(tmp_path)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("penchant.profiles.snapshot.write_json", interrupted)  # the state is written by then
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "events.parquet", tmp_path / "tags.parquet", Policy(), profiles, tiny_taxonomy)
+    assert everything_in(tmp_path) == before
+
+
+def test_a_folder_with_other_things_in_it_is_not_replaced(profiles: Path, tmp_path: Path, tiny_taxonomy: Path) -> None:
+    (profiles / "holiday.jpg").write_text("dear")
+    before = everything_in(tmp_path)
+    with pytest.raises(DataError, match="profiles: holds holiday.jpg"):
+        build(tmp_path / "events.parquet", tmp_path / "tags.parquet", POLICY, profiles, tiny_taxonomy)
+    assert everything_in(tmp_path) == before
+
+
+def test_no_events_at_all_are_refused(tmp_path: Path, tiny_taxonomy: Path) -> None:
+    write_rows(tmp_path / "events.parquet", [], EVENTS)
+    write_rows(tmp_path / "tags.parquet", MARKS, TAGS)
+    with pytest.raises(DataError, match="events.parquet: no events"):
+        build(tmp_path / "events.parquet", tmp_path / "tags.parquet", POLICY, tmp_path / "profiles", tiny_taxonomy)
+
+
+def test_events_without_any_tag_give_a_snapshot_of_nobody(tmp_path: Path, tiny_taxonomy: Path) -> None:
+    about = build(*tables(tmp_path, marks=[tag("z", RUN)]), POLICY, tmp_path / "profiles", tiny_taxonomy)
+    assert (about["users"], about["attributes"]) == (0, 0)
+    with pytest.raises(DataError, match="no profile for user 'u'"):
+        user_profile(load(tmp_path / "profiles"), "u")
+
+
+def without(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
+    """The rows without a column."""
+    return [{name: value for name, value in row.items() if name != column} for row in rows]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(("which", "column", "maker"), [("events", "user_id", "penchant ingest"), ("tags", "score", "penchant tag")])
+def test_a_missing_column_is_named_with_the_command_that_makes_it(
+    suffix: str, which: str, column: str, maker: str, tmp_path: Path, tiny_taxonomy: Path
+) -> None:
+    events, tags = tables(tmp_path, suffix)
+    path, rows, schema = (events, ROWS, EVENTS) if which == "events" else (tags, MARKS, TAGS)
+    write_rows(path, without(rows, column), pa.schema([field for field in schema if field.name != column]))
+    before = everything_in(tmp_path)
+    with pytest.raises(DataError) as error:
+        build(events, tags, POLICY, tmp_path / "profiles", tiny_taxonomy)
+    assert str(error.value) == f"{path}: has no column {column}; make it with: {maker}"
+    assert everything_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+def test_a_wrong_type_in_row_7_is_named_with_its_place(suffix: str, tmp_path: Path, tiny_taxonomy: Path) -> None:
+    rows: list[dict[str, Any]] = [event(n, "u", "a") for n in range(1, 9)]
+    rows[6] |= {"rating": "five", "occurred_at": "yesterday"}
+    events, tags = write_rows(tmp_path / f"events{suffix}", rows), write_rows(tmp_path / f"tags{suffix}", MARKS)
+    place = f"{events}:{7 if suffix == '.jsonl' else 8}"  # a header is line 1
+    with pytest.raises(DataError) as error:
+        build(events, tags, POLICY, tmp_path / "profiles", tiny_taxonomy)
+    message = str(error.value)
+    assert message.startswith(f"{events}: 2 mistakes")
+    assert f"{place}: occurred_at: 'yesterday' is no timestamp" in message
+    assert f"{place}: rating: 'five' is no double" in message
+    assert sorted(path.name for path in tmp_path.iterdir()) == [events.name, tags.name]
+
+
+def test_a_parquet_column_of_the_wrong_type_is_named(tmp_path: Path, tiny_taxonomy: Path) -> None:
+    events, tags = tables(tmp_path)
+    table = pq.read_table(tags)
+    pq.write_table(table.set_column(3, "score", table["score"].cast(pa.string())), tags)
+    with pytest.raises(DataError, match="tags.parquet: score is string, expected double; make it with: penchant tag"):
+        build(events, tags, POLICY, tmp_path / "profiles", tiny_taxonomy)
+
+
+def test_tags_that_do_not_say_their_taxonomy_need_one(tmp_path: Path) -> None:
+    events, tags = tables(tmp_path)
+    with pytest.raises(DataError, match=r"tags.parquet: doesn't say which taxonomy .* give --taxonomy"):
+        build(events, tags, POLICY, tmp_path / "profiles")
+
+
+def test_an_unknown_allowed_interest_is_refused_with_the_nearest(tmp_path: Path, tiny_taxonomy: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown interest 'fayth'; did you mean 'faith'"):
+        build(*tables(tmp_path), Policy(allowed_sensitive=("fayth",)), tmp_path / "profiles", tiny_taxonomy)
+
+
+def test_names_that_look_like_patterns_or_folders_of_a_table_are_plain_paths(tmp_path: Path, tiny_taxonomy: Path) -> None:
+    folder = tmp_path / "source=elsewhere" / "[a-z]*"
+    folder.mkdir(parents=True)
+    about = build(*tables(folder), POLICY, folder / "profiles", tiny_taxonomy)
+    assert about["users"] == 3
+    assert {source for row in load(folder / "profiles").state.to_pyarrow().to_pylist() for source in row["sources"]} == {"shop"}
+
+
+def test_profile_of_a_user_comes_by_falling_weight_with_its_evidence(profiles: Path) -> None:
+    rows = user_profile(load(profiles), "u")
+    assert [row["value"] for row in rows] == [RUN, CATS]
+    assert [each["event_id"] for each in rows[0]["evidence"]] == ["e1", "e2"]  # 0.9 of the like against 0.1 of the click
+    assert rows[1]["evidence"][0]["snippet"] == "title, b · it's “good”\n\tand; cheap, 😀"
+    assert user_profile(load(profiles), "007")[0]["user_id"] == "007"
+
+
+@pytest.mark.parametrize("user", ["w", "U", "7", "", "u' OR '1'='1", "ü\x00"])
+def test_an_unknown_user_is_refused_with_some_known_ones(user: str, profiles: Path) -> None:
+    with pytest.raises(DataError) as error:
+        user_profile(load(profiles), user)
+    assert f"no profile for user {user!r}; " in str(error.value)
+    assert "'007', 'u', 'v'" in str(error.value)
+
+
+def edited(folder: Path, **changes: Any) -> None:
+    """Change `snapshot.json`; None removes a key."""
+    about = read_json(folder / "snapshot.json") | changes
+    write_json(folder / "snapshot.json", {key: value for key, value in about.items() if value is not None})
+
+
+def test_an_edited_or_damaged_snapshot_is_refused_with_what_is_wrong(profiles: Path, tmp_path: Path) -> None:
+    def refused(message: str) -> None:
+        with pytest.raises((DataError, ConfigError)) as error:
+            load(profiles)
+        assert str(error.value).startswith(str(profiles))
+        assert message in str(error.value)
+        shutil.rmtree(profiles)
+        shutil.copytree(tmp_path / "kept", profiles)
+
+    shutil.copytree(profiles, tmp_path / "kept")
+    edited(profiles, policy=POLICY.model_copy(update={"shrinkage": 1.0}).model_dump(mode="json"))
+    refused("its policy was edited")
+    for key in ("policy", "taxonomy", "as_of", "policy_fingerprint"):
+        edited(profiles, **{key: None})
+        refused("build the profiles again")
+    edited(profiles, as_of="yesterday")
+    refused("build the profiles again")
+    (profiles / "snapshot.json").write_text("[]")
+    refused("build the profiles again")
+    (profiles / "snapshot.json").write_text(json.dumps({})[:1])
+    refused("not JSON")
+    (profiles / "snapshot.json").unlink()
+    refused("no snapshot (it has no snapshot.json); make one with: penchant profile build")
+    (profiles / "state.parquet").unlink()
+    refused("state.parquet: missing or damaged")
+    (profiles / "state.parquet").write_bytes((profiles / "state.parquet").read_bytes()[:-20])
+    refused("state.parquet: missing or damaged")
+    pq.write_table(pa.table({"user_id": ["u"]}), profiles / "state.parquet")
+    refused("state.parquet: holds user_id, which is no profile state")
+    load(profiles)
+
+
+def test_a_snapshot_carries_its_taxonomy_and_the_bundle_of_its_tags(tmp_path: Path, tiny_taxonomy: Path) -> None:
+    nodes = taxonomies.load(tiny_taxonomy)
+    metadata = {"penchant.bundle": "0123456789abcdef", "penchant.taxonomy": nodes.model_dump_json()}
+    events, _ = tables(tmp_path)
+    tags = write_rows(tmp_path / "tags.parquet", MARKS, TAGS.with_metadata(metadata))
+    build(events, tags, POLICY, tmp_path / "profiles")
+    snapshot = load(tmp_path / "profiles")
+    assert snapshot.taxonomy == nodes
+    assert snapshot.policy == POLICY
+    assert snapshot.about["bundle_fingerprint"] == "0123456789abcdef"
+
+
+def test_sources_are_named_once_each_in_their_order(tmp_path: Path, tiny_taxonomy: Path) -> None:
+    rows = [event(n, "u", "a", source=source) for n, source in enumerate(["social", "forum", "shop", "forum", "reviews", "social"])]
+    build(*tables(tmp_path, rows=rows), POLICY, tmp_path / "profiles", tiny_taxonomy)
+    [row] = load(tmp_path / "profiles").state.to_pyarrow().to_pylist()
+    assert row["sources"] == ["forum", "reviews", "shop", "social"]

@@ -1,0 +1,249 @@
+"""The page that shows everything, made by the command line from files: complete, self-contained, and silent about what nobody may see."""
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from penchant.cli import main
+from penchant.ingest.clean import text_key
+from penchant.profiles.evaluate import Planted
+from penchant.reports.overview_page import choose
+from penchant.tagging import precision
+from tests.chain import BOLD, SCRIPT, go_through
+from tests.figures import NASTY, addresses, elements, figures, words
+from tests.snapshots import NOON, event, snapshot_of, tag, write_inputs
+from tests.tables import everything_in
+
+CORPUS = [
+    {"text": NASTY, "kind": "post", "interests": ["sports.running"]},
+    {"text": "a cat on bread", "kind": "post", "interests": ["pets.cats", "food.baking"]},
+    {"text": "my parcel", "kind": "review", "interests": []},
+    {"text": "purr", "interests": ["pets.cats"]},
+]
+FAITH = text_key("A cat and bread")
+"""The text that is tagged with something sensitive beside what is in it."""
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Take the command line's log handler away again: it writes to the stderr of one test."""
+    before, level = list(logging.root.handlers), logging.root.level
+    yield
+    logging.root.handlers[:] = before
+    logging.root.setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def site(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all that a report reads; not to be written into. One text bears a sensitive tag."""
+    before, folder = list(logging.root.handlers), tmp_path_factory.mktemp("site")
+    with pytest.MonkeyPatch.context() as patch:  # the tagger measures this machine on small products, which is enough here
+        patch.setattr(precision, "matmul_gflops", partial(precision.matmul_gflops, seconds=0.01, size=64))
+        go_through(folder, tiny_bundle)
+    tags = pq.read_table(folder / "tags.parquet")
+    faith = tag("", "faith") | {"text_key": FAITH}
+    pq.write_table(pa.concat_tables([tags, pa.Table.from_pylist([faith], tags.schema)]), folder / "tags.parquet")
+    main(["profile", "build", str(folder / "events"), str(folder / "tags.parquet"), "-o", str(folder / "profiles")])
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in CORPUS), encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(figures()), encoding="utf-8")
+    logging.root.handlers[:] = before
+    return folder
+
+
+def make_page(site: Path, folder: Path, **changed: Any) -> None:
+    """Run `penchant report` into `folder / "page.html"`, with changed settings."""
+    paths = {"training": "report.json", "events": "events", "tags": "tags.parquet", "profiles": "profiles", "truth": "truth.jsonl"}
+    settings: dict[str, Any] = {name: str(site / path) for name, path in paths.items()}
+    settings |= {"corpus": [str(site / "corpus.jsonl")], "segments": [str(site / "sporty.yaml"), str(site / "cats.yaml")]}
+    settings |= {"users": [BOLD, "c0", "r00"]}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings | changed, allow_unicode=True), encoding="utf-8")
+    main(["report", "--config", str(folder / "config.yaml"), "-o", str(folder / "page.html")])
+
+
+@pytest.fixture(scope="module")
+def page(site: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of the whole."""
+    before, folder = list(logging.root.handlers), tmp_path_factory.mktemp("page")
+    make_page(site, folder)
+    logging.root.handlers[:] = before
+    assert sorted(each.name for each in folder.iterdir()) == ["config.yaml", "page.html"]
+    return (folder / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def report(site: Path, tmp_path: Path) -> Callable[..., str]:
+    """A function that makes another page with changed settings."""
+
+    def make(**changed: Any) -> str:
+        make_page(site, tmp_path, **changed)
+        return (tmp_path / "page.html").read_text(encoding="utf-8")
+
+    return make
+
+
+def test_the_page_asks_for_nothing_and_runs_nothing(page: str) -> None:
+    assert addresses(page) == ["https://shop.example/run"]  # in a post, as text
+    found = elements(page)
+    assert not {name for name, _ in found} & {"script", "link", "img", "iframe", "object", "embed", "base", "form", "a"}
+    assert not [name for name, attributes in found if any(each in {"src", "action"} or each.startswith("on") for each in attributes)]
+    assert not [name for name, attributes in found if "http" in str(attributes.get("style"))]
+
+
+def test_texts_ids_and_names_are_shown_as_they_are(page: str) -> None:
+    shown = words(page)
+    assert SCRIPT in shown
+    assert "trail 😀 https://shop.example/run" in shown
+    assert BOLD in shown
+    assert "Who <em>likes</em> it" in shown
+    assert "A test & no more" in shown
+    assert "forum<i>" in shown
+    names = [name for name, _ in elements(page)]
+    assert "em" not in names
+    assert names.count("i") == names.count("details") - 2  # the bars, and nothing that the data brought; the rules have no bar
+    assert "<script" not in page
+
+
+def test_the_figures_are_those_of_the_files(page: str) -> None:
+    shown = words(page)
+    for each in ("4 labelled texts", "0.800 macro F1 of the tagger", "58 events", "56 profiles", "0.444 precision@3 of planted interests"):
+        assert each in shown
+    assert "2 posts, 1 reviews, 1 texts; 25% with two or more interests, 25% with none." in shown
+    assert "Measured against the interests planted in 3 users: precision@3 0.444, recall@3 0.833" in shown  # 4 of 9; (1 + 1 + 1/2) / 3
+    assert "3 rejected rows" in shown
+    assert "shop duplicate event 1 shop.csv:54" in shown
+
+
+def test_every_chosen_user_has_attributes_with_their_evidence(page: str) -> None:
+    shown = words(page)
+    assert shown.index(BOLD) < shown.index("c0 ") < shown.index("r00")
+    assert "2026-03-02 · reviews/review · A cat and bread" in shown
+    assert re.search(r"\+4\.(7\d|80) · 2026-03-02 · reviews/review", shown)  # 4 for a review, 1.2 for its five stars, times a score near 1
+    assert "Planted: Baking Cats" in shown
+
+
+def test_a_segment_under_fifty_is_never_counted(page: str) -> None:
+    shown = words(page)
+    assert "sporty: 53 people" in shown
+    assert "cats: fewer than 50 people" in shown
+    assert "cats: 3" not in shown
+
+
+def test_sensitive_interests_appear_as_left_out_and_nowhere_else(page: str) -> None:
+    assert words(page).count("Faith") == 1
+    assert "Never in a profile, by default: Faith." in words(page)
+    assert "faith" not in page
+
+
+def test_tags_in_csv_give_the_same_page(page: str, report: Callable[..., str], site: Path, tmp_path: Path) -> None:
+    pyarrow.csv.write_csv(pq.read_table(site / "tags.parquet"), tmp_path / "tags.csv")
+    assert report(tags=str(tmp_path / "tags.csv")) == page
+
+
+def test_without_a_truth_the_busiest_users_are_shown_and_nothing_is_measured(report: Callable[..., str]) -> None:
+    shown = words(report(truth=None, users=[]))
+    assert "Measured against" not in shown
+    assert "Planted" not in shown
+    # every event counts once per tag: r00 has two, the cat people two each of one review, the poster two
+    assert [user for user in (BOLD, "c0", "c1", "c2", "r00", "r01") if f"{user} " in shown.split("Never in a profile")[1]] == [
+        BOLD,
+        "c0",
+        "c1",
+    ]
+
+
+def test_who_changed_an_interest_is_chosen_first(tmp_path: Path) -> None:
+    events = [event(10 * user + n, "run", f"u{user}") for user in range(5) for n in range(9 - user)]
+    snapshot = snapshot_of(tmp_path, events)
+    moved = {
+        f"u{n}": Planted(f"u{n}", frozenset(["pets.cats"]), NOON - timedelta(days=n), "sports.running", "pets.cats") for n in (2, 3, 4)
+    }
+    stayed = {"u1": Planted("u1", frozenset(["pets.cats"]), None, None, None)}
+    assert choose(snapshot, moved | stayed) == ["u2", "u3", "u0"]
+    assert choose(snapshot, {}) == ["u0", "u1", "u2"]
+
+
+@pytest.fixture
+def other_site(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """A function that makes events, tags and profiles of other rows; the settings that name them."""
+
+    def make(events: list[dict[str, Any]], tags: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+        folder = tmp_path / "other"
+        write_inputs(folder, events, tags)
+        (folder / "summary.json").write_text('{"shop": {"rows": 2, "rejected: x": 2}, "social": {}}')
+        (folder / "rejects.csv").write_text("source,file,row,column,value,reason\n")
+        main(["profile", "build", str(folder), str(folder / "tags.parquet"), "-o", str(folder / "profiles")])
+        paths = {"events": str(folder), "tags": str(folder / "tags.parquet"), "profiles": str(folder / "profiles")}
+        return paths | {"users": [], "truth": None}
+
+    return make
+
+
+def test_a_source_without_events_counts_none(report: Callable[..., str], other_site: Callable[..., dict[str, Any]]) -> None:
+    shown = words(report(**other_site([event(1, "run", "u")])))
+    assert "shop 2 0 2" in shown
+    assert "social 0 0 0" in shown
+
+
+def test_a_user_without_interests_has_no_picture_of_them(
+    page: str, report: Callable[..., str], other_site: Callable[..., dict[str, Any]]
+) -> None:
+    other = report(**other_site([event(1, "run", "u")], [tag("run", "acme", dimension="brand")]))
+    assert "acme" in words(other)
+    assert "Interests over time" in page
+    assert "Interests over time" not in other
+
+
+def test_profiles_of_nobody_make_a_page_of_nobody(report: Callable[..., str], other_site: Callable[..., dict[str, Any]]) -> None:
+    assert "0 profiles" in words(report(**other_site([event(1, "untagged", "u")])))
+
+
+@pytest.mark.parametrize(
+    ("changed", "shown"),
+    [
+        ({"users": ["r00", "r99"]}, "no profile for user 'r99'"),
+        ({"corpus": ["{bad}"]}, "{bad}:1: expected a labelled text with a list of interests"),
+        ({"corpus": ["{empty}"]}, "{empty}: no texts"),
+        ({"corpus": []}, "corpus: "),
+        ({"training": "{bad}"}, "{bad}: no training report"),
+        ({"training": "{empty}"}, "{empty}: not JSON"),
+        ({"segments": []}, "segments: "),
+        ({"segments": ["{bad}"]}, "{bad}"),
+        ({"segments": ["{faith}"]}, "{faith}: faith: sensitive"),
+        ({"truth": "{bad}"}, "{bad}:1: expected user_id, a list of interests"),
+        ({"events": "{empty}"}, "{empty}"),
+        ({"tags": "{bad}"}, "{bad}: has no column text_key"),
+        ({"profiles": "{empty}"}, "{empty}: no snapshot"),
+        ({"user": ["r00"]}, "unknown key 'user'; did you mean 'users'"),
+    ],
+)
+def test_what_can_not_be_shown_is_named_and_the_earlier_page_stays(
+    changed: dict[str, Any], shown: str, site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {"bad": '{"text": "run"}\n', "empty": "", "faith": "name: f\npurpose: p\nrule: {interest: faith}\n"}
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    (tmp_path / "page.html").write_text("the earlier page")
+    (tmp_path / "config.yaml").touch()
+    before, paths = everything_in(tmp_path), {name: str(tmp_path / name) for name in files}
+    placed = {
+        key: [each.format(**paths) for each in value] if isinstance(value, list) else value.format(**paths)
+        for key, value in changed.items()
+    }
+    with pytest.raises(SystemExit, match="1"):
+        make_page(site, tmp_path, **placed)
+    err = capsys.readouterr().err
+    assert shown.format(**paths) in err
+    assert err.count("error:") == 1
+    assert "Traceback" not in err
+    assert everything_in(tmp_path) | {"config.yaml": b""} == before

@@ -1,0 +1,76 @@
+"""The profile drawn in a terminal: bars to scale, figures as people read them, texts as they are."""
+
+import io
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import ibis
+import pyarrow as pa
+import pytest
+from rich.console import Console
+
+from penchant.profiles.policy import Policy
+from penchant.profiles.snapshot import Snapshot
+from penchant.reports.terminal import draw_profile, trend_arrow
+from penchant.taxonomy import Node, Taxonomy
+
+NOON = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
+TAXONOMY = Taxonomy(nodes=(Node(id="run", name="Running"), Node(id="cats", name="Cats & [bold]kittens[/bold]")))
+SNAPSHOT = Snapshot(ibis.memtable(pa.table({"user_id": ["u"]})), Policy(), TAXONOMY, NOON, {})
+
+
+def row(value: str, weight: float, *snippets: str, **more: Any) -> dict[str, Any]:
+    """One attribute of a profile."""
+    evidence = [
+        {"contribution": -1.25, "occurred_at": NOON, "source": "shop", "action": "refund", "snippet": snippet} for snippet in snippets
+    ]
+    base = {"dimension": "interest", "value": value, "weight": weight, "index": 149.6, "trend": 0.0, "confidence": 0.876}
+    return base | {"events": 3, "last_at": NOON, "evidence": evidence} | more
+
+
+def drawn(*rows: dict[str, Any], user: str = "u", snapshot: Snapshot = SNAPSHOT) -> list[str]:
+    """The lines a wide terminal without colours shows."""
+    stream = io.StringIO()
+    draw_profile(user, list(rows), snapshot, Console(file=stream, width=200, color_system=None, highlight=False, soft_wrap=True))
+    return stream.getvalue().splitlines()
+
+
+def test_heading_names_user_instant_and_confidence() -> None:
+    assert drawn(row("run", 0.5), user="[u]")[0] == "[u]  as of 2026-03-01 12:30 UTC, confidence 0.88"
+
+
+def test_bars_are_to_the_scale_of_the_strongest() -> None:
+    lines = [line for line in drawn(row("run", 0.5), row("cats", 0.25), row("x", 0.0001)) if "█" in line]
+    assert [line.count("█") for line in lines] == [30, 15, 1]  # even the faintest is seen
+
+
+def test_figures_stand_beside_the_name_people_read() -> None:
+    found = drawn(row("run", 0.1234, trend=1.0))[2]
+    assert found.startswith("Running  ")
+    assert found.endswith("weight 0.123  index 150  trend ↗ ×2.0  3 events, last 2026-03-01")
+
+
+def test_a_value_outside_the_taxonomy_and_another_dimension_are_shown_as_they_are() -> None:
+    lines = [line for line in drawn(row("gone.node", 0.5), row("run", 0.5, dimension="brand")) if "█" in line]
+    assert lines[0].startswith("gone.node ")
+    assert lines[1].startswith("brand: run ")
+
+
+@pytest.mark.parametrize("text", ["[bold red]not a style[/]", "[/] ]", "ラーメン 🍜 :smile:", "https://shop.example/x?[1]", "", "x" * 160])
+def test_texts_are_shown_as_they_are(text: str) -> None:
+    assert drawn(row("cats", 0.5, text))[3] == f"    -1.25  2026-03-01 shop/refund: {text}"
+    assert "Cats & [bold]kittens[/bold]" in drawn(row("cats", 0.5))[2]
+
+
+def test_instant_of_the_snapshot_is_the_one_shown() -> None:
+    other = replace(SNAPSHOT, as_of=datetime(2025, 12, 31, 23, 59, tzinfo=UTC))
+    assert "as of 2025-12-31 23:59 UTC" in drawn(row("run", 0.5), snapshot=other)[0]
+
+
+@pytest.mark.parametrize(
+    ("trend", "shown"),
+    [(0.0, "→ ×1.0"), (1.0, "↗ ×2.0"), (-1.0, "↘ ×0.5"), (0.25, "→ ×1.2"), (-0.25, "→ ×0.8"), (0.26, "↗ ×1.2"), (3.0, "↗ ×8.0")],
+)
+def test_trend_is_an_arrow_with_its_factor(trend: float, shown: str) -> None:
+    assert trend_arrow(trend) == shown

@@ -1,0 +1,493 @@
+"""The command line from sources to an audience, and how each command refuses: one message, no trace."""
+
+import csv
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import pyarrow.parquet as pq
+import pytest
+
+from penchant.cli import cli, main
+from penchant.ingest.clean import text_key
+from tests.chain import BOLD, CAT_PEOPLE, LAST, RUNNERS, SCRIPT, go_through, write_sources
+from tests.tables import everything_in, write_rows
+
+TEXTS = {
+    "Run in the rain": {"sports.running"},
+    "A cat and bread": {"pets.cats", "food.baking"},
+    SCRIPT: {"food.baking"},
+    "trail 😀 https://shop.example/run": {"sports.running"},
+    "my shoe\nthe, marathon": {"sports.running"},
+}
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Take the command line's log handler away again: it writes to the stderr of one test."""
+    before, level = list(logging.root.handlers), logging.root.level
+    yield
+    logging.root.handlers[:] = before
+    logging.root.setLevel(level)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_measurement() -> Iterator[None]:
+    """Let each start of the tagger measure this machine on small products: it is started often here."""
+    from penchant.tagging import precision
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "matmul_gflops", partial(precision.matmul_gflops, seconds=0.01, size=64))
+        yield
+
+
+@pytest.fixture(scope="module")
+def chain(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with sources, events, tags and profiles; not to be written into."""
+    before = list(logging.root.handlers)
+    folder = go_through(tmp_path_factory.mktemp("chain"), tiny_bundle)
+    logging.root.handlers[:] = before
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text_tags(chain: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the chain's tags as tags.csv and tags.jsonl."""
+    before, folder = list(logging.root.handlers), tmp_path_factory.mktemp("tags")
+    for suffix in ("csv", "jsonl"):
+        main(["tag", str(chain / "events"), "--bundle", str(tiny_bundle), "-o", str(folder / f"tags.{suffix}")])
+    logging.root.handlers[:] = before
+    return folder
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Any:
+    """A function that runs one command and gives exit code, stdout and stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            main([str(each) for each in arguments])
+            code = 0
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def commands(command: click.Command = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command with the words that call it."""
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            yield from commands(below, (*path, name))
+    else:
+        yield path, command
+
+
+COMMANDS = dict(commands())
+
+
+def state(profiles: Path) -> list[dict[str, Any]]:
+    """The rows of a snapshot, which are sorted."""
+    rows: list[dict[str, Any]] = pq.read_table(profiles / "state.parquet").to_pylist()
+    assert [(row["user_id"], row["value"]) for row in rows] == sorted((row["user_id"], row["value"]) for row in rows)
+    return rows
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example_of_itself(path: tuple[str, ...], run: Any) -> None:
+    code, out, err = run(*path, "--help")
+    assert (code, err) == (0, "")
+    shown = out.split("Example:\n")[1].splitlines()[0].split()
+    assert shown[: len(path) + 1] == ["penchant", *path] or shown[:3] == ["accelerate", "launch", *path]
+    for parameter in COMMANDS[path].params:
+        assert isinstance(parameter, click.Argument) or parameter.help  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("path", [(), ("profile",), ("segment",), ("taxonomy",)])
+def test_a_group_alone_says_what_there_is(path: tuple[str, ...], run: Any) -> None:
+    code, out, _ = run(*path, "-h")
+    assert code == 0
+    for name in {each[len(path)] for each in COMMANDS if each[: len(path)] == path}:
+        assert f"\n  {name} " in out
+
+
+def test_each_distinct_text_is_tagged_once_with_the_tags_of_its_words(chain: Path, tiny_bundle: Path, tmp_path: Path, run: Any) -> None:
+    code, out, _ = run("tag", chain / "events" / "events.parquet", "--bundle", tiny_bundle, "-o", tmp_path / "tags.parquet")
+    assert code == 0
+    assert out.startswith("58 rows, 5 distinct texts, 6 tags; 0 texts without a tag, 0 rows without a usable text\n")
+    found = pq.read_table(tmp_path / "tags.parquet").to_pylist()
+    expected = {(text_key(text), value) for text, values in TEXTS.items() for value in values}
+    assert len(found) == len(expected)
+    assert {(row["text_key"], row["value"]) for row in found} == expected
+
+
+def test_ingest_says_what_came_in_of_every_format(tmp_path: Path, run: Any) -> None:
+    write_sources(tmp_path)
+    code, out, _ = run("ingest", tmp_path / "mapping.yaml", "-o", tmp_path / "events")
+    assert code == 0
+    assert out.splitlines()[:4] == [
+        "shop: 55 rows, 52 events, 3 rejected",
+        "reviews: 3 rows, 3 events, 0 rejected",
+        "social: 2 rows, 2 events, 0 rejected",
+        "forum<i>: 1 rows, 1 events, 0 rejected",
+    ]
+    with (tmp_path / "events" / "rejects.csv").open(newline="") as stream:
+        assert [(row["row"], row["column"]) for row in csv.DictReader(stream)] == [
+            ("54", "event_id"),
+            ("55", "event"),
+            ("56", "clicked_at"),
+        ]
+    events = pq.read_table(tmp_path / "events" / "events.parquet").to_pylist()
+    assert events[0]["occurred_at"].isoformat() == "2026-03-01T09:00:00+00:00"  # Berlin is an hour ahead in winter
+    assert events[-1]["occurred_at"] == LAST
+
+
+def test_tags_are_equal_in_every_format(chain: Path, text_tags: Path) -> None:
+    expected = pq.read_table(chain / "tags.parquet").to_pylist()
+    with (text_tags / "tags.csv").open(newline="") as stream:
+        from_csv = list(csv.DictReader(stream))
+    from_jsonl = [json.loads(line) for line in (text_tags / "tags.jsonl").read_text().splitlines()]
+    for found in (from_csv, from_jsonl):
+        assert [(row["text_key"], row["dimension"], row["value"]) for row in found] == [
+            (row["text_key"], row["dimension"], row["value"]) for row in expected
+        ]
+        # each run measures which precision is fastest, and bf16 keeps 8 bits
+        assert [float(row["score"]) for row in found] == pytest.approx([row["score"] for row in expected], abs=0.02)
+        assert all(row["start"] in ("", None) for row in found)
+
+
+@pytest.mark.parametrize(("events", "tags"), [(".csv", ".jsonl"), (".jsonl", ".csv"), (".tsv", ".tsv"), (".parquet", ".csv")])
+def test_profiles_from_text_files_equal_those_from_parquet(
+    events: str, tags: str, chain: Path, tiny_taxonomy: Path, tmp_path: Path, run: Any
+) -> None:
+    tables = [pq.read_table(path) for path in (chain / "events" / "events.parquet", chain / "tags.parquet")]
+    names = (tmp_path / f"events{events}", tmp_path / f"tags{tags}")
+    for path, table in zip(names, tables, strict=True):
+        write_rows(path, table.to_pylist(), table.schema)
+    code, out, _ = run("profile", "build", *names, "--taxonomy", tiny_taxonomy, "-o", tmp_path / "profiles")
+    assert code == 0
+    assert out.startswith(
+        "56 users, 60 attributes as of 2026-03-29T01:30:00+00:00\n"
+    )  # a cat person has two, so has the one with two posts
+    assert state(tmp_path / "profiles") == state(chain / "profiles")
+
+
+def test_profile_show_gives_a_picture_or_json(chain: Path, run: Any) -> None:
+    code, out, _ = run("profile", "show", "c1", "--profiles", chain / "profiles", "--top", 1)
+    assert code == 0
+    assert out.splitlines()[0].startswith("c1  as of 2026-03-29 01:30 UTC, confidence 0.")
+    assert out.count("█") == 30
+    assert "2026-03-02 reviews/review: A cat and bread" in out
+    code, out, _ = run("profile", "show", BOLD, "--profiles", chain / "profiles", "--json")
+    found = json.loads(out)
+    assert (found["user_id"], found["as_of"]) == (BOLD, "2026-03-29T01:30:00+00:00")
+    snippets = {row["value"]: [each["snippet"] for each in row["evidence"]] for row in found["attributes"]}
+    assert snippets == {"food.baking": [SCRIPT], "sports.running": ["trail 😀 https://shop.example/run"]}
+
+
+def test_profile_build_as_of_an_earlier_time_knows_nothing_later(chain: Path, tmp_path: Path, run: Any) -> None:
+    arguments = ("profile", "build", chain / "events", chain / "tags.parquet", "-o", tmp_path / "profiles")
+    code, out, _ = run(*arguments, "--as-of", "2026-03-01T10:09:30+01:00")
+    assert code == 0
+    assert out.startswith("10 users, 10 attributes as of 2026-03-01T09:09:30+00:00\n")  # one a minute from 9 o'clock UTC on
+
+
+def test_evaluate_prints_the_figures(chain: Path, run: Any) -> None:
+    arguments = ("profile", "evaluate", chain / "events", chain / "tags.parquet", "--profiles", chain / "profiles")
+    code, out, _ = run(*arguments, "--truth", chain / "truth.jsonl")
+    assert code == 0
+    # hits: running of 1; cats and baking of 2; baking, but not cats, of 2
+    expected = {"users": 3, "precision_at_3": 4 / 9, "recall_at_3": 2.5 / 3, "after_a_change": {"changed_users": 0}}
+    assert json.loads(out) == {key: pytest.approx(value) for key, value in expected.items()}
+
+
+def test_a_segment_is_sized_and_exported_with_its_label(chain: Path, tmp_path: Path, run: Any) -> None:
+    code, out, _ = run("segment", "size", chain / "sporty.yaml", "--profiles", chain / "profiles")
+    assert (code, out) == (0, "sporty: 53 people as of 2026-03-29T01:30:00+00:00\n")
+    code, out, _ = run("segment", "export", chain / "sporty.yaml", "--profiles", chain / "profiles", "-o", tmp_path / "sporty.csv")
+    assert (code, out) == (0, f"53 people: {tmp_path / 'sporty.csv'}\n")
+    with (tmp_path / "sporty.csv").open(newline="") as stream:
+        people = list(csv.DictReader(stream))
+    assert list(people[0]) == ["user_id", "weight", "last_at"]
+    assert sorted(row["user_id"] for row in people) == sorted([*RUNNERS, BOLD])
+    assert next(row["last_at"] for row in people if row["user_id"] == "r00") == "2026-03-29T01:30:00+00:00"
+    weights = [float(row["weight"]) for row in people]
+    assert weights == sorted(weights, reverse=True)
+    label = json.loads((tmp_path / "sporty.csv.label.json").read_text())
+    assert (label["audience"], label["audience_count"], label["rule"]) == ("sporty", 53, {"interest": "sports"})
+
+
+def test_an_audience_under_the_minimum_is_neither_counted_nor_exported(chain: Path, tmp_path: Path, run: Any) -> None:
+    code, out, _ = run("segment", "size", chain / "cats.yaml", "--profiles", chain / "profiles")
+    assert (code, out) == (0, "cats: fewer than 50 people as of 2026-03-29T01:30:00+00:00\n")
+    code, out, err = run("segment", "export", chain / "cats.yaml", "--profiles", chain / "profiles", "-o", tmp_path / "cats.csv")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: segment 'cats' has fewer than 50 people, under its minimum of 50")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sensitive_interests_reach_neither_profiles_nor_segments(chain: Path, tiny_taxonomy: Path, tmp_path: Path, run: Any) -> None:
+    marked = tmp_path / "taxonomy.yaml"
+    marked.write_text(tiny_taxonomy.read_text().replace("{id: pets, name: Pets}", "{id: pets, name: Pets, sensitive: true}"))
+    profiles = tmp_path / "profiles"
+    assert run("profile", "build", chain / "events", chain / "tags.parquet", "--taxonomy", marked, "-o", profiles)[0] == 0
+    assert set(pq.read_table(profiles / "state.parquet")["value"].to_pylist()) == {"sports.running", "food.baking"}
+    for user in CAT_PEOPLE:
+        shown = json.loads(run("profile", "show", user, "--profiles", profiles, "--json")[1])
+        assert [row["value"] for row in shown["attributes"]] == ["food.baking"]
+    for command in (("size",), ("export", "-o", tmp_path / "cats.csv")):
+        code, out, err = run("segment", *command, chain / "cats.yaml", "--profiles", profiles)
+        assert (code, out) == (1, "")
+        assert err.startswith(f"error: {chain / 'cats.yaml'}: pets.cats: sensitive.")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["profiles", "taxonomy.yaml"]
+
+
+def test_running_the_chain_again_gives_the_same_profiles(chain: Path, tmp_path: Path, run: Any) -> None:
+    write_sources(tmp_path)
+    shutil.copy(chain / "tags.parquet", tmp_path / "tags.parquet")  # a new run might measure another precision
+    for _ in range(2):  # the second replaces what the first wrote
+        assert run("ingest", tmp_path / "mapping.yaml", "-o", tmp_path / "events")[0] == 0
+        assert run("profile", "build", tmp_path / "events", tmp_path / "tags.parquet", "-o", tmp_path / "profiles")[0] == 0
+    for name in ("events/events.parquet", "events/rejects.csv", "events/summary.json", "profiles/snapshot.json"):
+        assert (tmp_path / name).read_bytes() == (chain / name).read_bytes()
+    assert state(tmp_path / "profiles") == state(chain / "profiles")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in chain.iterdir())
+
+
+def refuses(result: tuple[int, str, str], code: int, *shown: object) -> None:
+    """Check that a command ended with `code` and one message that shows what was wrong."""
+    found, out, err = result
+    assert (found, out) == (code, "")
+    assert "Traceback" not in err
+    assert sum(line.lower().startswith("error:") for line in err.splitlines()) == 1
+    message = err[err.lower().index("error:") :]
+    for each in shown:
+        assert str(each) in message
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_an_unknown_option_is_named(path: tuple[str, ...], run: Any) -> None:
+    refuses(run(*path, "--colour"), 2, "No such option", "--colour")
+
+
+@pytest.mark.parametrize("words", [["profil"], ["profile", "biuld"], ["segment", "delete"]])
+def test_an_unknown_command_is_named(words: list[str], run: Any) -> None:
+    refuses(run(*words), 2, repr(words[-1]))
+
+
+READS = {
+    "train": "train --config {bad} --restart",
+    "ingest": "ingest {bad} -o {out}",
+    "tag": "tag {bad} --bundle {bundle} -o {out}.csv",
+    "tag with a bundle": "tag {events} --bundle {bad} -o {out}.csv",
+    "build from events": "profile build {bad} {tags} -o {out}",
+    "build from tags": "profile build {events} {bad} -o {out}",
+    "build by a policy": "profile build {events} {tags} --policy {bad} -o {out}",
+    "build with a taxonomy": "profile build {events} {tags} --taxonomy {bad} -o {out}",
+    "show": "profile show r00 --profiles {bad}",
+    "evaluate a truth": "profile evaluate {events} {tags} --profiles {profiles} --truth {bad}",
+    "evaluate profiles": "profile evaluate {events} {tags} --profiles {bad} --truth {truth}",
+    "size": "segment size {bad} --profiles {profiles}",
+    "export": "segment export {bad} --profiles {profiles} -o {out}.csv",
+    "taxonomy check": "taxonomy check {bad}",
+    "taxonomy import": "taxonomy import {bad} -o {out}",
+    "report": "report --config {bad} -o {out}",
+}
+
+
+@pytest.fixture
+def fill(chain: Path, tiny_bundle: Path, tmp_path: Path) -> Any:
+    """A function that puts this test's paths into a line of `READS`."""
+    names = ("events", "profiles")
+    known = {name: chain / name for name in names} | {"tags": chain / "tags.parquet", "truth": chain / "truth.jsonl", "bundle": tiny_bundle}
+    return lambda line, bad: [each.format(bad=bad, out=tmp_path / "out", **known) for each in line.split()]
+
+
+@pytest.mark.parametrize("line", READS.values(), ids=READS)
+def test_a_missing_file_is_named(line: str, fill: Any, tmp_path: Path, run: Any) -> None:
+    refuses(run(*fill(line, tmp_path / "absent.file")), 2, tmp_path / "absent.file", "does not exist")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [name for name in READS if name != "build by a policy"])
+def test_an_empty_file_is_named(name: str, fill: Any, tmp_path: Path, run: Any) -> None:
+    (tmp_path / "empty.file").touch()
+    refuses(run(*fill(READS[name], tmp_path / "empty.file")), 1, tmp_path / "empty.file")
+    assert everything_in(tmp_path) == {"empty.file": b""}
+
+
+def test_an_empty_policy_is_the_defaults(chain: Path, tmp_path: Path, run: Any) -> None:
+    (tmp_path / "policy.yaml").touch()
+    arguments = ("profile", "build", chain / "events", chain / "tags.parquet", "-o", tmp_path / "profiles")
+    assert run(*arguments, "--policy", tmp_path / "policy.yaml")[0] == 0
+    assert (tmp_path / "profiles" / "snapshot.json").read_bytes() == (chain / "profiles" / "snapshot.json").read_bytes()
+
+
+@pytest.mark.parametrize("line", READS.values(), ids=READS)
+def test_bytes_that_are_no_text_are_refused_with_the_file_named(line: str, fill: Any, tmp_path: Path, run: Any) -> None:
+    content = bytes(range(256)) * 8
+    (tmp_path / "bad.file").write_bytes(content)
+    refuses(run(*fill(line, tmp_path / "bad.file")), 1, tmp_path / "bad.file")
+    assert everything_in(tmp_path) == {"bad.file": content}
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "missing"),
+    [
+        ("tag", "id,words", "text, title or body"),
+        ("build from events", "event_id,occurred_at,source,action,title,text_key", "user_id"),
+        ("build from tags", "text_key,dimension,value", "score"),
+        ("evaluate a truth", "user_id,likes", "interests"),
+        ("taxonomy import", "Name,Tier 1", "Unique ID"),
+    ],
+)
+def test_a_missing_column_is_named(name: str, header: str, missing: str, fill: Any, tmp_path: Path, run: Any) -> None:
+    (tmp_path / "bad.csv").write_text(f"{header}\n{','.join('x' for _ in header.split(','))}\n")
+    before = everything_in(tmp_path)
+    refuses(run(*fill(READS[name], tmp_path / "bad.csv")), 1, tmp_path / "bad.csv", missing)
+    assert everything_in(tmp_path) == before
+
+
+def test_a_bundle_whose_weights_changed_is_refused(chain: Path, tiny_bundle: Path, tmp_path: Path, run: Any) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    with (tmp_path / "bundle" / "model.safetensors").open("r+b") as stream:
+        stream.seek(-1, os.SEEK_END)
+        last = stream.read(1)[0]
+        stream.seek(-1, os.SEEK_END)
+        stream.write(bytes([last ^ 1]))
+    result = run("tag", chain / "events", "--bundle", tmp_path / "bundle", "-o", tmp_path / "tags.csv")
+    refuses(result, 1, tmp_path / "bundle" / "model.safetensors", "missing or damaged")
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_bundle_whose_thresholds_were_edited_is_refused(chain: Path, tiny_bundle: Path, tmp_path: Path, run: Any) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    spec = json.loads((tmp_path / "bundle" / "tagger.json").read_text())
+    (tmp_path / "bundle" / "tagger.json").write_text(json.dumps(spec | {"thresholds": [0.5, 0.5, 0.1]}))
+    result = run("tag", chain / "events", "--bundle", tmp_path / "bundle", "-o", tmp_path / "tags.csv")
+    refuses(result, 1, tmp_path / "bundle" / "tagger.json", "edited by hand", spec["fingerprint"])
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("tagger.json", "[]"), ("tagger.json", "{"), ("tokenizer.json", "{}"), ("tokenizer.json", "{"), ("config.json", "{")],
+)
+def test_a_bundle_with_a_damaged_file_is_refused(name: str, content: str, chain: Path, tiny_bundle: Path, tmp_path: Path, run: Any) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    (tmp_path / "bundle" / name).write_text(content)
+    refuses(run("tag", chain / "events", "--bundle", tmp_path / "bundle", "-o", tmp_path / "tags.csv"), 1, tmp_path / "bundle")
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("user", ["r52", "R00", ""])
+def test_an_unknown_user_is_named(user: str, chain: Path, run: Any) -> None:
+    refuses(run("profile", "show", user, "--profiles", chain / "profiles"), 1, f"user {user!r}", repr(BOLD))
+
+
+@pytest.mark.parametrize(
+    ("rule", "shown"),
+    [
+        ("{interest: sport.running}", ("unknown interest 'sport.running'", "did you mean 'sports.running'")),
+        ("{interest: sports, sources: [shpo]}", ("unknown source 'shpo'", "did you mean 'shop'")),
+        ("{interest: faith}", ("faith: sensitive",)),
+        ("{not: {interest: sports}}", ("people nothing is known of",)),
+        ("{interest: sports, min_wieght: 0.1}", ("min_wieght", "did you mean 'min_weight'")),
+        ("{interest: sports, min_weight: heavy}", ("rule.min_weight", "'heavy'")),
+        ("{interest: sports", ("not valid YAML",)),
+    ],
+)
+@pytest.mark.parametrize("command", ["size", "export"])
+def test_a_rule_that_can_not_be_used_is_refused(
+    command: str, rule: str, shown: tuple[str, ...], chain: Path, tmp_path: Path, run: Any
+) -> None:
+    (tmp_path / "rule.yaml").write_text(f"name: x\npurpose: test\nrule: {rule}\n")
+    before = everything_in(tmp_path)
+    more = ("-o", tmp_path / "out.csv") if command == "export" else ()
+    refuses(run("segment", command, tmp_path / "rule.yaml", "--profiles", chain / "profiles", *more), 1, tmp_path / "rule.yaml", *shown)
+    assert everything_in(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "shown"),
+    [
+        ("tag {events} --bundle {bundle} -o {out}.xlsx", 1, "out.xlsx: can't tell the format from the name"),
+        ("tag {events} --bundle {bundle}", 2, "Missing option '-o'"),
+        ("profile build {events} {tags} -o {out} --as-of tomorrow", 2, "'tomorrow' is no time; write it like 2026-03-31"),
+        ("profile build {events} {tags} -o {out} --as-of 9999-12-31T23:59-10:00", 2, "'9999-12-31T23:59-10:00' is no time"),
+        ("profile show r00 --profiles {profiles} --top 0", 2, "0 is not in the range"),
+        ("train --config {bad} --set epochs", 1, "--set 'epochs': expected key=value"),
+        ("train --config {bad} --set epoch=3", 1, "unknown key 'epoch'; did you mean 'epochs'"),
+    ],
+)
+def test_a_wrong_value_is_shown_with_what_would_work(line: str, code: int, shown: str, fill: Any, tmp_path: Path, run: Any) -> None:
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("train: train.jsonl\noutput: run\n")
+    before = everything_in(tmp_path)
+    refuses(run(*fill(line, settings)), code, shown)
+    assert everything_in(tmp_path) == before
+
+
+WRITES = ("ingest {mapping} -o {at}", "profile build {events} {tags} -o {at}", "tag {events} --bundle {bundle} -o {at}")
+
+
+@pytest.mark.parametrize("line", [*WRITES, "segment export {rule} --profiles {profiles} -o {at}"])
+@pytest.mark.parametrize("where", ["under a file", "over other things"])
+def test_what_can_not_be_written_is_refused_and_nothing_is_lost(
+    line: str, where: str, chain: Path, tiny_bundle: Path, tmp_path: Path, run: Any
+) -> None:
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "folder.csv" / "photo").write_text("precious")
+    before = everything_in(tmp_path)
+    at = tmp_path / ("file/out.csv" if where == "under a file" else "folder.csv")
+    known = {name: chain / name for name in ("events", "profiles")} | {"tags": chain / "tags.parquet", "bundle": tiny_bundle}
+    known |= {"mapping": chain / "mapping.yaml", "rule": chain / "sporty.yaml", "at": at}
+    code, _, err = run(*[each.format(**known) for each in line.split()])
+    assert code == 1
+    assert f"error: {at}" in err
+    assert everything_in(tmp_path) == before
+
+
+def test_an_interrupted_command_says_how_to_go_on(chain: Path, tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("penchant.profiles.snapshot.write_json", interrupted)
+    code, out, err = run("profile", "build", chain / "events", chain / "tags.parquet", "-o", tmp_path / "profiles")
+    assert (code, out) == (130, "")
+    assert err.strip() == "interrupted; run the same command again to go on"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_goes_away_ends_it_without_a_word(chain: Path) -> None:
+    code = (
+        "import os, sys; from penchant.cli import main; read, write = os.pipe(); os.close(read); os.dup2(write, 1);"
+        "main(['profile', 'show', 'r00', '--json', '--profiles', sys.argv[1]])"
+    )
+    found = subprocess.run([sys.executable, "-c", code, chain / "profiles"], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (1, "")
+
+
+def test_a_terminal_without_the_characters_shows_their_codes(chain: Path) -> None:
+    command = [sys.executable, "-m", "penchant", "profile", "show", "r00", "--profiles", chain / "profiles"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "\\u2588 weight" in found.stdout  # the end of a bar
+
+
+def test_the_module_runs_as_a_program() -> None:
+    found = subprocess.run([sys.executable, "-m", "penchant", "tags"], capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert "No such command 'tags'" in found.stderr
+    assert "Traceback" not in found.stderr
