@@ -189,6 +189,17 @@ def test_a_wrong_type_in_row_7_is_named_with_its_place(suffix: str, tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == [events.name, tags.name]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), float("-inf")])
+def test_a_score_that_is_no_number_would_be_everybodys_weight_and_is_refused(
+    score: float, suffix: str, tmp_path: Path, tiny_taxonomy: Path
+) -> None:
+    events, _ = tables(tmp_path)
+    tags = write_rows(tmp_path / f"marks{suffix}", [MARKS[0], MARKS[1] | {"score": score}])
+    with pytest.raises(DataError, match=f"score: '?{score}'? is no double"):
+        build(events, tags, POLICY, tmp_path / "profiles", tiny_taxonomy)
+
+
 def test_a_parquet_column_of_the_wrong_type_is_named(tmp_path: Path, tiny_taxonomy: Path) -> None:
     events, tags = tables(tmp_path)
     table = pq.read_table(tags)

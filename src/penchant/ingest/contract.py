@@ -1,5 +1,6 @@
 """Tables that already follow a contract (events, tags), from any of the file formats we read."""
 
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,10 @@ def typed(value: Any, field: pa.Field) -> Any:
             moment = datetime.fromisoformat(str(value))
             return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
         if pa.types.is_floating(field.type):
-            return float(value)
+            number = float(value)
+            if not math.isfinite(number):  # one NaN among the scores would be everybody's weight
+                raise ValueError(value)
+            return number
         if pa.types.is_integer(field.type):
             if isinstance(value, float) and not value.is_integer():  # Arrow would cut it
                 raise ValueError(value)
