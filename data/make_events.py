@@ -24,7 +24,7 @@ SEED = 20260101
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAYS = 180
 CHANGE_DAY = 110
-USERS = 600
+USERS = 900
 CHANGED_SHARE = 0.25
 INTERESTS_PER_USER = 3
 ZIPF_EXPONENT = 1.0
@@ -96,7 +96,7 @@ def interactions(
     """(time, user, text) per source, in order of time."""
     found: dict[str, list[tuple[datetime, str, dict[str, Any]]]] = {source: [] for source in SOURCES}
     for user in users:
-        for _ in range(max(12, round(draw.lognormvariate(4.35, 0.45)))):
+        for _ in range(max(12, round(draw.lognormvariate(4.3, 0.45)))):
             moment = START + timedelta(seconds=draw.randrange(DAYS * 86_400))
             current = user["interests"] if user["changed_at"] and moment >= START + timedelta(days=CHANGE_DAY) else user["start"]
             source = draw.choices(list(SOURCES), [share for _, share in SOURCES.values()])[0]

@@ -174,17 +174,19 @@ def profile() -> None:
 def inputs_options(command: Any) -> Any:
     """The inputs of a fold."""
     command = click.option("--taxonomy", type=Existing, help="Taxonomy of the tags; by default the one written in them.")(command)
-    command = click.option("--policy", type=Existing, help="Policy file (YAML); absent: the defaults. See configs/policy.yaml.")(command)
+    command = click.option(
+        "--policy", type=Existing, help="Policy file (YAML), such as configs/policy.yaml; absent: the defaults, or the snapshot's own."
+    )(command)
     command = click.argument("tags", type=Existing)(command)
     return click.argument("events", type=Existing)(command)
 
 
 def read_policy(path: Path | None) -> Any:
-    """The policy of a file, or the defaults."""
+    """The policy of a file, None where none is given."""
     from penchant.config import load
     from penchant.profiles.policy import Policy
 
-    return load(Policy, path) if path is not None else Policy()
+    return load(Policy, path) if path is not None else None
 
 
 @profile.command("build")
@@ -194,9 +196,10 @@ def read_policy(path: Path | None) -> Any:
 @example("penchant profile build out/events out/tags.parquet --policy configs/policy.yaml -o out/profiles")
 def profile_build(events: Path, tags: Path, policy: Path | None, taxonomy: Path | None, output: Path, as_of: datetime | None) -> None:
     """Fold EVENTS with their TAGS into one profile per user."""
+    from penchant.profiles.policy import Policy
     from penchant.profiles.snapshot import build
 
-    about = build(events, tags, read_policy(policy), output, taxonomy, as_of)
+    about = build(events, tags, read_policy(policy) or Policy(), output, taxonomy, as_of)
     click.echo(f"{about['users']:,} users, {about['attributes']:,} attributes as of {about['as_of']}\nprofiles: {output}")
 
 

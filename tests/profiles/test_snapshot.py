@@ -222,6 +222,8 @@ def test_an_unknown_allowed_interest_is_refused_with_the_nearest(tmp_path: Path,
 def test_names_that_look_like_patterns_or_folders_of_a_table_are_plain_paths(tmp_path: Path, tiny_taxonomy: Path) -> None:
     folder = tmp_path / "source=elsewhere" / "[a-z]*"
     folder.mkdir(parents=True)
+    (tmp_path / "source=elsewhere" / "other").mkdir()  # which the pattern would match
+    tables(tmp_path / "source=elsewhere" / "other", rows=[event(9, "stranger", "a")])
     about = build(*tables(folder), POLICY, folder / "profiles", tiny_taxonomy)
     assert about["users"] == 3
     assert {source for row in load(folder / "profiles").state.to_pyarrow().to_pylist() for source in row["sources"]} == {"shop"}

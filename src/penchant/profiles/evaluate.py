@@ -115,10 +115,13 @@ def days_to_follow(rows: ir.Table, policy: Policy, truth: dict[str, Planted], ho
     return result
 
 
-def evaluate(events: Path, tags: Path, policy: Policy, taxonomy: Path | Taxonomy | None, profiles: Path, truth: Path) -> dict[str, Any]:
-    """`precision_recall` of a snapshot and `days_to_follow` from the events behind it."""
+def evaluate(
+    events: Path, tags: Path, policy: Policy | None, taxonomy: Path | Taxonomy | None, profiles: Path, truth: Path
+) -> dict[str, Any]:
+    """`precision_recall` of a snapshot and `days_to_follow` from the events behind it, by the snapshot's policy unless another is given."""
     planted = load_truth(truth)
     snapshot = load(profiles)
+    policy = policy or snapshot.policy
     event_rows, tag_rows, nodes, _ = read_inputs(connect(), events, tags, taxonomy)
     followed = days_to_follow(contributions(event_rows, tag_rows, policy, nodes), policy, planted)
     return precision_recall(snapshot.profiles, planted) | {"after_a_change": followed}

@@ -95,6 +95,8 @@ def build(
         as_of = last
     assert as_of is not None
     as_of = as_of.astimezone(UTC)
+    if tag_rows.count().to_pyarrow().as_py() and not event_rows.semi_join(tag_rows, "text_key").count().to_pyarrow().as_py():
+        raise DataError(f"{tags}: not one of its tags is of a text in {events}; were they made from other events?")
     unknown = sorted(set(policy.allowed_sensitive) - set(nodes.by_id))
     for each in unknown:
         nodes.get(each, "allowed_sensitive")

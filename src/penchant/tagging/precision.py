@@ -5,7 +5,7 @@ import time
 import torch
 
 
-def matmul_gflops(dtype: torch.dtype, device: torch.device, seconds: float = 0.5, size: int = 1024) -> float:
+def matmul_gflops(dtype: torch.dtype, device: torch.device, seconds: float = 0.5, size: int = 512) -> float:
     """Speed of `size`-square matrix products in 10⁹ floating-point operations per second, over `seconds` after one warm-up."""
     left = torch.randn(size, size, device=device).to(dtype)
     right = torch.randn(size, size, device=device).to(dtype)
