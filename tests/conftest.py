@@ -1,6 +1,8 @@
 """Fixtures: a BERT of a few words, trained by nobody, and a bundle around it; no test needs a network or the packaged weights."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -140,3 +142,12 @@ def tiny_bundle(tiny_model: Path, tiny_taxonomy: Path, tmp_path_factory: pytest.
     )
     save_spec(folder, spec)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Take the command line's log handler away again: it writes to the stderr of one test."""
+    before, level = list(logging.root.handlers), logging.root.level
+    yield
+    logging.root.handlers[:] = before
+    logging.root.setLevel(level)

@@ -18,6 +18,7 @@ def figures() -> dict[str, Any]:
             "bert": {"all": result(0.8), "post": result(0.75), "review": result(0.85, None)},
             "tfidf": {"all": result(0.6), "post": result(0.55), "review": result(0.65)},
         },
+        "intervals": {name: {"macro": (0.711, 0.912), "micro": (0.722, 0.923), "none": (0.733, 0.934)} for name in ("bert", "tfidf")},
         "curves": {name: {"recall": [1.0, 0.5, 0.0], "precision": [0.2, 0.7, 1.0]} for name in ("bert", "tfidf")},
         "confusions": [{"true": "pets.cats", "tagged": "sports.running", "count": 3}],
         "mistakes": [

@@ -30,15 +30,6 @@ TEXTS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def own_logging() -> Iterator[None]:
-    """Take the command line's log handler away again: it writes to the stderr of one test."""
-    before, level = list(logging.root.handlers), logging.root.level
-    yield
-    logging.root.handlers[:] = before
-    logging.root.setLevel(level)
-
-
 @pytest.fixture(scope="module", autouse=True)
 def short_measurement() -> Iterator[None]:
     """Let each start of the tagger measure this machine on small products: it is started often here."""

@@ -147,9 +147,12 @@ def test_no_events_at_all_are_refused(tmp_path: Path, tiny_taxonomy: Path) -> No
         build(tmp_path / "events.parquet", tmp_path / "tags.parquet", POLICY, tmp_path / "profiles", tiny_taxonomy)
 
 
-def test_events_without_any_tag_give_a_snapshot_of_nobody(tmp_path: Path, tiny_taxonomy: Path) -> None:
+def test_events_without_any_tag_give_a_snapshot_of_nobody_and_a_warning(
+    tmp_path: Path, tiny_taxonomy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     about = build(*tables(tmp_path, marks=[tag("z", RUN)]), POLICY, tmp_path / "profiles", tiny_taxonomy)
     assert (about["users"], about["attributes"]) == (0, 0)
+    assert "not one of its tags is of a text in" in caplog.text
     with pytest.raises(DataError, match="no profile for user 'u'"):
         user_profile(load(tmp_path / "profiles"), "u")
 

@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -33,15 +33,6 @@ CORPUS = [
 ]
 FAITH = text_key("A cat and bread")
 """The text that is tagged with something sensitive beside what is in it."""
-
-
-@pytest.fixture(autouse=True)
-def own_logging() -> Iterator[None]:
-    """Take the command line's log handler away again: it writes to the stderr of one test."""
-    before, level = list(logging.root.handlers), logging.root.level
-    yield
-    logging.root.handlers[:] = before
-    logging.root.setLevel(level)
 
 
 @pytest.fixture(scope="module")

@@ -34,10 +34,15 @@ def test_the_text_averages_all_texts_and_each_kind() -> None:
 
 def test_the_text_sets_the_models_side_by_side() -> None:
     lines = [line for line in training_text(figures()).splitlines() if line.startswith(tuple(NAMES.values()))]
-    assert [line.split("  ")[0] for line in lines] == [NAMES["bert"], NAMES["tfidf"]]
+    assert [line.split("  ")[0] for line in lines] == [NAMES["bert"], NAMES["tfidf"]] * 2  # figures, then intervals
     # macro F1, micro F1, samples F1, none F1, macro AP
     assert lines[0].split()[-5:] == ["0.800", "0.801", "0.802", "0.803", "0.900"]
     assert lines[1].split()[-5:] == ["0.600", "0.601", "0.602", "0.603", "0.900"]
+
+
+def test_intervals_stand_in_the_text_and_on_the_page() -> None:
+    assert "macro F1 0.711–0.912, micro F1 0.722–0.923, none F1 0.733–0.934" in training_text(figures())
+    assert "0.711–0.912" in words(training_page(figures()))
 
 
 def test_a_report_of_one_model_and_one_kind_has_no_parts() -> None:
@@ -45,6 +50,7 @@ def test_a_report_of_one_model_and_one_kind_has_no_parts() -> None:
     alone["results"] = {"bert": {"all": alone["results"]["bert"]["all"]}}
     alone["confusions"], alone["mistakes"] = [], []
     alone["curves"] = {"bert": alone["curves"]["bert"]}
+    alone["intervals"] = {"bert": alone["intervals"]["bert"]}
     assert NAMES["tfidf"] not in training_text(alone)
     page = words(training_page(alone))
     assert "Per kind of text" not in page
@@ -88,7 +94,7 @@ def test_the_page_has_a_row_per_interest(page: str) -> None:
 
 def test_the_page_has_a_row_per_model_and_kind(page: str) -> None:
     # macro F1, micro F1, samples F1, macro precision, macro recall, macro average precision, F1 of no interest
-    assert cells(page, NAMES["tfidf"])[0][1:] == ["0.600", "0.601", "0.602", "0.123", "0.456", "0.900", "0.603"]
+    assert cells(page, NAMES["tfidf"])[0][1:] == ["0.600 0.711–0.912", "0.601", "0.602", "0.123", "0.456", "0.900", "0.603"]
     kinds: list[list[str]] = [row for row in cells(page, "") if len(row) == 10 and row[2] in NAMES.values()]
     # kind, texts, model, macro precision, macro recall, macro F1, micro F1, samples F1, macro average precision, F1 of no interest
     assert kinds[0] == ["post", "18", NAMES["bert"], "0.123", "0.456", "0.750", "0.751", "0.752", "0.900", "0.753"]

@@ -1,5 +1,6 @@
 """Training: it learns, and a killed run ends with the weights of an unbroken one."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertModel
 
 from penchant.config import load
-from penchant.errors import DataError
+from penchant.errors import DataError, PenchantError
 from penchant.tagging.tagger import Tagger
 from penchant.training import checkpoint
 from penchant.training.evaluation import finish
@@ -173,6 +174,28 @@ def test_other_settings_do_not_go_on_from_a_checkpoint(settings_file: SettingsFi
     with pytest.raises(DataError, match="a checkpoint of other settings or other data; give --restart"):
         run(path, "learning_rate=0.02")
     assert run(path, "learning_rate=0.02", restart=True)["history"]
+
+
+def test_curves_go_to_tensorboard_when_asked(settings_file: SettingsFile, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    figures = run(settings_file(tracker="tensorboard"))
+    logs = EventAccumulator(str(tmp_path / "run" / "logs" / "penchant"))
+    logs.Reload()
+    assert [each.value for each in logs.Scalars("loss")] == pytest.approx([each["loss"] for each in figures["history"]])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("tensorboard", r"pip install 'penchant\[tracking\]'"), ("comet_ml", "pip install comet-ml")]
+)
+def test_a_missing_tracker_is_named_before_anything_starts(
+    settings_file: SettingsFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda wanted, *more: None if wanted == name else real(wanted, *more))
+    with pytest.raises(PenchantError, match=message):
+        run(settings_file(tracker=name))
+    assert not (tmp_path / "run").exists()
 
 
 def test_patience_counts_epochs_without_a_better_score() -> None:

@@ -1,8 +1,10 @@
 """The metric against counts made by hand."""
 
+import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
-from penchant.training.metrics import MultiLabel
+from penchant.training.metrics import MultiLabel, f1_intervals
 
 # three labels, four texts; the third label never occurs, the last text has none
 TRUE = [[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]]
@@ -35,3 +37,22 @@ def test_batches_added_one_by_one_give_the_same() -> None:
     for predicted, true in zip(TAGGED, TRUE, strict=True):
         metric.add_batch(predictions=[predicted], references=[true])
     assert metric.compute()["macro"] == MultiLabel().compute(predictions=TAGGED, references=TRUE)["macro"]
+
+
+def test_intervals_are_those_of_resampled_texts() -> None:
+    draw = np.random.default_rng(1)
+    true = draw.random((150, 4)) < 0.3
+    predicted = true ^ (draw.random((150, 4)) < 0.15)
+    found = f1_intervals(true, predicted, draws=2000)
+    again = np.random.default_rng(2)  # the same by resampling rows and asking scikit-learn, with other draws
+    picks = [again.integers(0, 150, 150) for _ in range(2000)]
+    for name in ("macro", "micro"):
+        values = [f1_score(true[rows], predicted[rows], average=name) for rows in picks]
+        assert found[name] == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])), abs=0.01)
+    nothing = [f1_score(~true[rows].any(axis=1), ~predicted[rows].any(axis=1)) for rows in picks]
+    assert found["none"] == pytest.approx(tuple(np.percentile(nothing, [2.5, 97.5])), abs=0.015)
+
+
+def test_a_perfect_model_has_no_interval_to_speak_of() -> None:
+    true = np.eye(3)[[0, 1, 2] * 30]
+    assert f1_intervals(true, true)["macro"] == (1.0, 1.0)

@@ -2,6 +2,7 @@
 
 import glob
 import json
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ from penchant.profiles.view import view
 from penchant.records import EVENTS, TAGS, state_schema
 from penchant.taxonomy import Taxonomy
 
+log = logging.getLogger(__name__)
 FILES = ("state.parquet", "snapshot.json")
 
 
@@ -96,7 +98,7 @@ def build(
     assert as_of is not None
     as_of = as_of.astimezone(UTC)
     if tag_rows.count().to_pyarrow().as_py() and not event_rows.semi_join(tag_rows, "text_key").count().to_pyarrow().as_py():
-        raise DataError(f"{tags}: not one of its tags is of a text in {events}; were they made from other events?")
+        log.warning("%s: not one of its tags is of a text in %s; were they made from other events?", tags, events)
     unknown = sorted(set(policy.allowed_sensitive) - set(nodes.by_id))
     for each in unknown:
         nodes.get(each, "allowed_sensitive")

@@ -27,7 +27,7 @@ POINTS = 60
 ROWS_PER_USER = 8
 LINES_PER_USER = 6
 SENSITIVE_HIDDEN = 10
-FIGURES = {"labels", "rows", "history", "results", "curves", "confusions", "model"}
+FIGURES = {"labels", "rows", "history", "results", "intervals", "curves", "confusions", "model"}
 
 
 class ReportSettings(Settings):

@@ -33,6 +33,10 @@ def training_text(figures: dict[str, Any]) -> str:
                 f"{title:{width + 14}}{result['macro']['f1']:>10.3f}{result['micro']['f1']:>10.3f}{result['samples']['f1']:>12.3f}"
                 f"{result['none']['f1']:>10.3f}{shown(result['macro_average_precision']):>10}"
             )
+    lines += ["", "95% intervals (bootstrap over the test texts)"]
+    for name, intervals in figures["intervals"].items():
+        shown_intervals = (f"{key} F1 {low:.3f}–{high:.3f}" for key, (low, high) in intervals.items())
+        lines.append(f"{NAMES[name]:{width + 14}}{', '.join(shown_intervals)}")
     return "\n".join(lines) + "\n"
 
 

@@ -15,7 +15,7 @@ from penchant.training.baselines import tfidf_scores, zero_shot_scores
 from penchant.training.calibration import fit_temperature, fit_thresholds
 from penchant.training.data import Corpus, Labelled
 from penchant.training.loop import Trained, evaluation_loader, predict
-from penchant.training.metrics import MultiLabel
+from penchant.training.metrics import MultiLabel, f1_intervals
 from penchant.training.settings import TrainSettings
 
 log = logging.getLogger(__name__)
@@ -134,6 +134,7 @@ def measure(corpus: Corpus, judged: dict[str, Judged], history: list[dict[str, f
         | {f"test_{kind}": len(parts[kind]) for kind in parts if kind != "all"},
         "history": history,
         "results": results,
+        "intervals": {name: f1_intervals(test.targets, each.tagged) for name, each in judged.items()},
         "curves": {name: curve(test.targets, each.score) for name, each in judged.items()},
         "confusions": confusions(test.targets, judged["bert"].tagged, corpus.labels),
         "mistakes": mistakes(test, judged["bert"], corpus.labels),

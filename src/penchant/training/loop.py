@@ -1,5 +1,6 @@
 """The training loop."""
 
+import importlib.util
 import logging
 import os
 import shutil
@@ -16,7 +17,7 @@ from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, sen
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, get_linear_schedule_with_warmup
 
-from penchant.errors import ConfigError
+from penchant.errors import ConfigError, MissingExtraError
 from penchant.files import file_digest, fingerprint, read_json, written_aside
 from penchant.progress import progress as shown_progress
 from penchant.tagging.encoder import load_pretrained
@@ -80,6 +81,7 @@ def train(settings: TrainSettings, restart: bool = False) -> Trained:
             "seconds": time.monotonic() - started,
         }
         at["history"].append(figures | score)
+        accelerator.log(figures | score, step=at["step"])
         log.info(
             "epoch %d: loss %.3f, validation macro average precision %.4f",
             at["epoch"] + 1,
@@ -88,6 +90,8 @@ def train(settings: TrainSettings, restart: bool = False) -> Trained:
         )
         at |= {"epoch": at["epoch"] + 1, "batch": 0, "losses": [], "seconds": time.monotonic() - started}
         checkpoint.save(accelerator, settings.output / "checkpoints", at)
+    for tracker in accelerator.trackers:
+        tracker.finish()
     best = accelerator.unwrap_model(run.model)
     best.load_state_dict(torch.load(settings.output / "best" / "weights.pt", map_location="cpu", weights_only=True))
     return Trained(accelerator, run.corpus, run.model, run.tokenizer, at["history"], at["seconds"])
@@ -123,6 +127,7 @@ def train_epoch(run: Run, settings: TrainSettings, started: float) -> None:
 
 def build(settings: TrainSettings, restart: bool) -> Run:
     """Check the data, find the checkpoint to go on from, and prepare model, optimiser and batches for every process."""
+    require_tracker(settings.tracker)
     corpus = load_corpus(settings)
     checkpoints = settings.output / "checkpoints"
     on_cpu = not torch.accelerator.is_available()  # said outright, else accelerate starts every process as if it were alone
@@ -139,6 +144,8 @@ def build(settings: TrainSettings, restart: bool) -> Run:
         cpu=on_cpu,
         mixed_precision=precision,
         gradient_accumulation_steps=settings.accumulation_steps,
+        log_with=settings.tracker,
+        project_dir=settings.output / "logs",
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
     micro_batch = settings.batch_size // settings.accumulation_steps
@@ -170,6 +177,8 @@ def build(settings: TrainSettings, restart: bool) -> Run:
         "history": [],
         "losses": [],
     }
+    if settings.tracker is not None:
+        accelerator.init_trackers("penchant", {name: str(value) for name, value in settings.model_dump(mode="json").items()})
     if resumed is not None:
         at = checkpoint.load(accelerator, resumed)
         log.info("resumed from %s", resumed)
@@ -179,6 +188,15 @@ def build(settings: TrainSettings, restart: bool) -> Run:
 def share_cores(processes: int) -> None:
     """Give each process on this machine its part of the cores: launchers start every process with one thread."""
     torch.set_num_threads(max(1, joblib.cpu_count() // processes))
+
+
+def require_tracker(name: str | None) -> None:
+    """Raise `MissingExtraError` or `ConfigError` before anything starts if the tracker isn't installed."""
+    if name is None or importlib.util.find_spec(name) is not None:
+        return
+    if name == "tensorboard":
+        raise MissingExtraError("tracker: tensorboard", "tracking")
+    raise ConfigError(f"tracker {name!r} isn't installed: pip install {name.replace('_', '-')}, or take tensorboard")
 
 
 def probe_head(accelerator: Accelerator, model: Any, rows: Any, collate: Collate, settings: TrainSettings) -> None:
@@ -196,7 +214,7 @@ def probe_head(accelerator: Accelerator, model: Any, rows: Any, collate: Collate
 
 def run_name(settings: TrainSettings) -> str:
     """Fingerprint of all that decides the weights: settings and the bytes of the data files."""
-    chosen = settings.model_dump(mode="json", exclude={"output", "baselines", "min_tags", "max_tags", "checkpoint_steps"})
+    chosen = settings.model_dump(mode="json", exclude={"output", "baselines", "min_tags", "max_tags", "checkpoint_steps", "tracker"})
     files = [path for path in (settings.train, settings.validation, settings.test, settings.taxonomy) if path is not None]
     return fingerprint(chosen | {"files": [file_digest(path) for path in files]})
 

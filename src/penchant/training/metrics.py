@@ -66,3 +66,30 @@ def triple(true: Any, predicted: Any, average: Any) -> dict[str, float]:
     """Precision, recall and F1 under one way of averaging."""
     values = precision_recall_fscore_support(true, predicted, average=average, zero_division=0)
     return dict(zip(("precision", "recall", "f1"), map(float, values[:3]), strict=True))
+
+
+def f1_intervals(true: Any, predicted: Any, draws: int = 1000, seed: int = 13) -> dict[str, tuple[float, float]]:
+    """95% intervals of `macro`, `micro` and `none` F1 by the percentile bootstrap over texts (Efron 1979).
+
+    The macro average of a draw runs over the labels that occur in it. Equal `draws` and `seed` draw the same texts, so
+    that two models on one split are drawn alike. *Shape:* true and predicted (texts, labels), 0 or 1.
+    """
+    true, predicted = np.asarray(true) > 0, np.asarray(predicted) > 0
+    texts = len(true)
+    weights = np.random.default_rng(seed).multinomial(texts, np.full(texts, 1 / texts), size=draws).astype(float)
+    nothing = [(~each.any(axis=1))[:, None] for each in (true, predicted)]
+    hits, wrong = (weights @ (each.astype(float)) for each in (true & predicted, true ^ predicted))
+    none_hits, none_wrong = (weights @ (each.astype(float)) for each in (nothing[0] & nothing[1], nothing[0] ^ nothing[1]))
+    support = weights @ true.astype(float)
+    per_label = np.where(support > 0, f1(hits, wrong), np.nan)
+    found = {
+        "macro": np.nanmean(per_label, axis=1),
+        "micro": f1(hits.sum(axis=1), wrong.sum(axis=1)),
+        "none": f1(none_hits[:, 0], none_wrong[:, 0]),
+    }
+    return {name: (float(np.percentile(each, 2.5)), float(np.percentile(each, 97.5))) for name, each in found.items()}
+
+
+def f1(hits: Any, wrong: Any) -> Any:
+    """F1 from true positives and from false alarms and misses together; 0 where there is neither."""
+    return 2 * hits / np.maximum(2 * hits + wrong, 1e-12)

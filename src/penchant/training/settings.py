@@ -75,6 +75,9 @@ class TrainSettings(Settings):
     """Optimiser steps between checkpoints; a killed run resumes from the last one."""
     seed: int = 13
     """Of every random choice."""
+    tracker: Literal["tensorboard", "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "trackio", "wandb"] | None = None
+    """Where the curves go beside the report, by `accelerate`'s name for it: tensorboard writes to `output/logs`, several of the others to their
+    makers' servers."""
 
     min_tags: int = Field(0, ge=0)
     """Tags every text gets at least."""
