@@ -14,7 +14,7 @@ from tests.tables import write_rows
 RUNNERS = [f"r{n:02}" for n in range(52)]
 CAT_PEOPLE = ["c0", "c1", "c2"]
 BOLD = "<b>x</b>"
-SCRIPT = '<script>alert(1)</script> my oven & "dough"'
+SCRIPT = '<script alert(1)> my oven & "dough"'
 LAST = datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
 
 MAPPING = """
@@ -50,7 +50,7 @@ def write_sources(folder: Path) -> None:
     """58 events and 3 rejects over four sources, with five distinct texts.
 
     52 runners looked at one product; three cat people wrote the same review; one person wrote two posts, of which the
-    first hides a script behind entities; the first runner wrote in the forum, last of all, in the night the clocks change.
+    first hides what a browser would take for a script behind entities; the first runner wrote in the forum, last of all, in the night the clocks change.
     """
     moment = datetime(2026, 3, 1, 10, 0)  # noqa: DTZ001 - the shop exports local times
     views = [
@@ -72,7 +72,7 @@ def write_sources(folder: Path) -> None:
     write_rows(folder / "reviews.jsonl", reviews)
     at = datetime(2026, 3, 3, 8, tzinfo=UTC)
     posts = [
-        {"id": "p1", "user": BOLD, "at": at, "verb": "post", "text": '&lt;script&gt;alert(1)&lt;/script&gt; my oven &amp; "dough"'},
+        {"id": "p1", "user": BOLD, "at": at, "verb": "post", "text": '&lt;script alert(1)&gt; my oven &amp; "dough"'},
         {"id": "p2", "user": BOLD, "at": at, "verb": "like", "text": "trail 😀 https://shop.example/run"},
     ]
     schema = pa.schema([("id", pa.string()), ("user", pa.string()), ("at", INSTANT), ("verb", pa.string()), ("text", pa.string())])

@@ -19,6 +19,10 @@ def figures() -> dict[str, Any]:
             "tfidf": {"all": result(0.6), "post": result(0.55), "review": result(0.65)},
         },
         "intervals": {name: {"macro": (0.711, 0.912), "micro": (0.722, 0.923), "none": (0.733, 0.934)} for name in ("bert", "tfidf")},
+        "calibration": {
+            name: {"probability": [0.1, 0.6], "frequency": [0.2, 0.5], "count": [9, 1], "ece": ece}
+            for name, ece in (("before", 0.1234), ("after", 0.0567))
+        },
         "curves": {name: {"recall": [1.0, 0.5, 0.0], "precision": [0.2, 0.7, 1.0]} for name in ("bert", "tfidf")},
         "confusions": [{"true": "pets.cats", "tagged": "sports.running", "count": 3}],
         "mistakes": [

@@ -31,7 +31,7 @@ Loader.add_constructor("tag:yaml.org,2002:str", Loader.construct_text)
 class Settings(BaseModel):
     """Base of all settings: immutable, typed, unknown keys refused. Each field's docstring says what it means."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 Model = TypeVar("Model", bound=Settings)

@@ -24,6 +24,11 @@ class MissingExtraError(PenchantError):
         super().__init__(f"{feature} needs an optional part: pip install 'penchant[{extra}]'")
 
 
+SHOWN_MISTAKES = 20
+
+
 def problems(heading: str, found: list[str]) -> str:
-    """One message that lists every mistake, so that a user mends a file once and not once per mistake."""
-    return "\n".join([f"{heading}: {len(found)} {'mistake' if len(found) == 1 else 'mistakes'}", *(f"  - {each}" for each in found)])
+    """One message that lists every mistake (the first twenty), so that a user mends a file once and not once per mistake."""
+    more = [f"and {len(found) - SHOWN_MISTAKES} more"] if len(found) > SHOWN_MISTAKES else []
+    shown = (f"  - {each}" for each in [*found[:SHOWN_MISTAKES], *more])
+    return "\n".join([f"{heading}: {len(found)} {'mistake' if len(found) == 1 else 'mistakes'}", *shown])

@@ -142,3 +142,18 @@ def test_a_text_key_is_blake2b_of_the_utf_8() -> None:
     assert text_key("run 🏃") == hashlib.blake2b("run 🏃".encode(), digest_size=16).hexdigest()
     assert len(text_key("")) == 32
     assert text_key("a\nb") != text_key("a b")
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("&lt;p&gt;Nice pan&lt;/p&gt;", "Nice pan"),
+        ('&lt;a href="x"&gt;pan&lt;/a&gt; &amp; lid', "pan & lid"),
+        ("size a<b and c>d only", "size a<b and c>d only"),
+        ("I <3 tea &lt;3", "I <3 tea <3"),
+        ("<br/>one<br>two <img src=x.png alt='y z'>three", "one two three"),
+    ],
+)
+def test_escaped_markup_goes_and_comparisons_stay(raw: str, expected: str) -> None:
+    assert clean(raw) == expected
+    assert clean(clean(raw)) == expected

@@ -51,7 +51,7 @@ def test_a_parquet_column_of_another_type_is_named(tmp_path: Path) -> None:
 def test_missing_parquet_columns_are_listed(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text_key": ["a"], "dimension": ["interest"], "value": ["run"]}), path)
-    with pytest.raises(DataError, match="has no column score, start, end; make it with: penchant tag"):
+    with pytest.raises(DataError, match="has no column score; make it with: penchant tag"):
         parquet_of(path, TAGS, MAKER)
 
 

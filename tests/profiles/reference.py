@@ -29,8 +29,8 @@ def masses(
             hidden = dimension == "interest" and value in barred
             if text_key != event["text_key"] or score < policy.minimum_score or hidden or event["occurred_at"] > as_of:
                 continue
-            worth = score * policy.source_weights.get(event["source"], 1.0) * policy.action_weights.get(event["action"], 1.0)
-            worth *= factor(event["rating"], policy.rating_factors)
+            action, rated = policy.action_weights.get(event["action"], 1.0), factor(event["rating"], policy.rating_factors)
+            worth = score * policy.source_weights.get(event["source"], 1.0) * action * (abs(rated) if action < 0 else rated)
             age = (as_of - event["occurred_at"]).total_seconds() / 86_400
             found[event["user_id"], dimension, value].append((worth, age, event["event_id"]))
     result: dict[Key, dict[str, Any]] = {}

@@ -61,6 +61,15 @@ def test_contribution_is_signed_and_reads_ratings_off_the_line() -> None:
     assert state["u", "brand", "x"]["mass_lasting"] == pytest.approx(2.4)
 
 
+def test_a_refund_counts_against_whatever_its_rating() -> None:
+    policy = Policy(action_weights={"refund": -5.0}, rating_factors={1: -1, 2: -0.5, 3: 0.5, 4: 1, 5: 1.2})
+    events = [event(1, "a", action="refund", rating=1.0), event(2, "b", action="refund", rating=5.0), event(3, "c", action="refund")]
+    state = folded(events, [tag("a", "run"), tag("b", "cats"), tag("c", "x", dimension="brand")], policy)
+    assert state["u", "interest", "run"]["mass_lasting"] == pytest.approx(-5.0)
+    assert state["u", "interest", "cats"]["mass_lasting"] == pytest.approx(-6.0)
+    assert state["u", "brand", "x"]["mass_lasting"] == pytest.approx(-5.0)
+
+
 def test_an_event_counts_once_however_often_it_is_delivered() -> None:
     once = folded([event(1)], [tag("a", "run")], Policy())
     twice = folded([event(1), event(1)], [tag("a", "run"), tag("a", "run", 0.3)], Policy())

@@ -18,6 +18,8 @@ from penchant.profiles.policy import Policy
         ("shrinkage: 0", "shrinkage"),
         ("half_lives: {recent: 7}", "did you mean 'half_life_days'"),
         ("minimum_score: 1.5", "got 1.5"),
+        ("half_life_days: {recent: .nan, lasting: 90}", "finite number"),
+        ("action_weights: {view: .inf}", "finite number"),
     ],
 )
 def test_nonsense_is_refused(text: str, message: str, tmp_path: Path) -> None:
@@ -29,6 +31,11 @@ def test_nonsense_is_refused(text: str, message: str, tmp_path: Path) -> None:
 
 def test_the_committed_policy_is_the_defaults_written_out(root: Path) -> None:
     assert load(Policy, root / "configs" / "policy.yaml") == Policy()
+
+
+def test_actions_that_are_not_named_keep_their_weights() -> None:
+    policy = Policy(action_weights={"view": 0.2, "hug": 3.0})
+    assert policy.action_weights == Policy().action_weights | {"view": 0.2, "hug": 3.0}
 
 
 def test_fingerprint_changes_with_a_value_and_only_then() -> None:

@@ -83,7 +83,7 @@ def test_texts_ids_and_settings_stand_in_the_page_as_they_are(page: str) -> None
     ):
         assert text in read
     assert not {"em", "u"} & {name for name, _ in elements(page)}
-    assert "alert(1)" not in re.sub(r"&lt;script&gt;alert\(1\)&lt;/script&gt;", "", page)
+    assert "alert(1)" not in re.sub(r"&lt;script alert\(1\)&gt;", "", page)
 
 
 def test_nobody_is_shown_with_a_sensitive_interest(chain: Path, tiny_taxonomy: Path, tmp_path: Path, page: str) -> None:

@@ -45,6 +45,11 @@ def test_intervals_stand_in_the_text_and_on_the_page() -> None:
     assert "0.711–0.912" in words(training_page(figures()))
 
 
+def test_calibration_is_told() -> None:
+    assert "expected calibration error 0.1234, 0.0567 after temperature 1.25" in training_text(figures())
+    assert "after: ECE 0.0567" in training_page(figures())
+
+
 def test_a_report_of_one_model_and_one_kind_has_no_parts() -> None:
     alone = figures()
     alone["results"] = {"bert": {"all": alone["results"]["bert"]["all"]}}
@@ -113,8 +118,8 @@ def test_mistakes_show_what_was_true_and_what_was_tagged(page: str) -> None:
     ]
 
 
-def test_the_page_holds_its_four_pictures(page: str) -> None:
-    assert [attributes.get("role") for name, attributes in elements(page) if name == "svg"] == ["img"] * 4
+def test_the_page_holds_its_five_pictures(page: str) -> None:
+    assert [attributes.get("role") for name, attributes in elements(page) if name == "svg"] == ["img"] * 5
 
 
 @pytest.mark.parametrize("text", ["{{ 7 * 7 }}", "{% for x in y %}", "&amp;", "\u202egnirts", "é" * 5000])

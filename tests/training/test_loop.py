@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,11 +19,11 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertModel
 
 from penchant.config import load
-from penchant.errors import DataError, PenchantError
+from penchant.errors import ConfigError, DataError, PenchantError
 from penchant.tagging.tagger import Tagger
 from penchant.training import checkpoint
 from penchant.training.evaluation import finish
-from penchant.training.loop import out_of_patience, train
+from penchant.training.loop import out_of_patience, run_name, train
 from penchant.training.settings import TrainSettings
 
 SettingsFile = Callable[..., Path]
@@ -168,12 +169,44 @@ def test_a_damaged_checkpoint_is_passed_over(settings_file: SettingsFile, tmp_pa
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_other_settings_do_not_go_on_from_a_checkpoint(settings_file: SettingsFile) -> None:
-    path = settings_file()
-    run(path)
-    with pytest.raises(DataError, match="a checkpoint of other settings or other data; give --restart"):
+def test_other_settings_do_not_go_on_from_an_unfinished_run(settings_file: SettingsFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, real = settings_file(checkpoint_steps=1), checkpoint.save
+
+    def save_then_die(*arguments: Any) -> None:
+        real(*arguments)
+        raise Killed
+
+    monkeypatch.setattr(checkpoint, "save", save_then_die)
+    with pytest.raises(Killed):
+        run(path)
+    monkeypatch.setattr(checkpoint, "save", real)
+    with pytest.raises(DataError, match="a checkpoint of an unfinished run with other settings or other data; give --restart"):
         run(path, "learning_rate=0.02")
     assert run(path, "learning_rate=0.02", restart=True)["history"]
+
+
+def test_after_a_finished_run_other_settings_start_over_and_the_same_are_done_at_once(settings_file: SettingsFile, tmp_path: Path) -> None:
+    path = settings_file()
+    first = run(path)
+    assert run(path)["seconds"] == first["seconds"]  # nothing was trained again
+    other = run(path, "learning_rate=0.02")
+    assert [each["epoch"] for each in other["history"]] == [1, 2]
+    assert other["history"][-1]["loss"] != first["history"][-1]["loss"]
+
+
+def test_a_model_on_disk_that_changed_is_another_run(settings_file: SettingsFile, tmp_path: Path, tiny_model: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(tiny_model, copy)
+    settings = load(TrainSettings, settings_file(model=str(copy)))
+    before = run_name(settings)
+    assert run_name(settings) == before
+    (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
+    assert run_name(settings) != before
+
+
+def test_a_length_the_model_cannot_read_is_refused(settings_file: SettingsFile) -> None:
+    with pytest.raises(ConfigError, match="max_length 65: the model reads at most 64 word pieces"):
+        run(settings_file(max_length=65))
 
 
 def test_curves_go_to_tensorboard_when_asked(settings_file: SettingsFile, tmp_path: Path) -> None:

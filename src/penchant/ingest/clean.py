@@ -14,7 +14,8 @@ CLEANING_VERSION = "1"
 MAX_CHARACTERS = 20_000
 """What is beyond is cut: no tagger reads that far, and one poisoned row must not hold up a run."""
 
-MARKUP = re.compile(r"</?[a-zA-Z][^<>]*>|<!--")
+MARKUP = re.compile(r"""</?[a-zA-Z][a-zA-Z0-9]*(?:\s+[\w:@.-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"'<>]+))*\s*/?>|<!--""")
+"""A tag with nothing but attributes in it, or a comment; `a<b and c>d` is neither."""
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]")
 EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@(?:[\w-]+\.)+[^\W\d_][\w-]*")
 CARD = re.compile(r"(?<![\d-])\d(?:[ -]?\d){12,18}(?![\d-])")
@@ -24,12 +25,13 @@ DIGITS = re.compile(r"\d(?:\D{0,3}\d){6}")
 def clean(text: str) -> str:
     """Repair mojibake and Unicode, drop markup and control characters, fold white space."""
     text = text[: 4 * MAX_CHARACTERS].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = ftfy.fix_text(text, unescape_html=True)
     if MARKUP.search(text):
         page = LexborHTMLParser(text)
         page.strip_tags(["script", "style"])
         body = page.body
         text = body.text(separator=" ") if body is not None else ""
-    text = UNPRINTABLE.sub(" ", ftfy.fix_text(text, unescape_html=True))
+    text = UNPRINTABLE.sub(" ", text)
     return " ".join(text.split())[:MAX_CHARACTERS].rstrip()
 
 

@@ -12,8 +12,6 @@ from penchant.errors import DataError, problems
 from penchant.ingest.convert import to_text
 from penchant.ingest.readers import BadRow, rows, sniff
 
-SHOWN_MISTAKES = 20
-
 
 def parquet_of(path: Path, schema: pa.Schema, maker: str) -> bool:
     """Whether `path` is Parquet, with its columns checked. Raises `DataError` that names `maker`, the command that writes such files."""
@@ -23,11 +21,11 @@ def parquet_of(path: Path, schema: pa.Schema, maker: str) -> bool:
         found = pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: damaged Parquet file ({error}); make it with: {maker}") from error
-    require_columns(path, found.names, schema.names, maker)
+    require_columns(path, found.names, needed_columns(schema), maker)
     wrong = [
         f"{field.name} is {found.field(field.name).type}, expected {field.type}"
         for field in schema
-        if not same_kind(found.field(field.name).type, field.type)
+        if field.name in found.names and not same_kind(found.field(field.name).type, field.type)
     ]
     if wrong:
         raise DataError(f"{path}: {'; '.join(wrong)}; make it with: {maker}")
@@ -45,6 +43,11 @@ def same_kind(found: pa.DataType, expected: pa.DataType) -> bool:
     return bool(found == expected)
 
 
+def needed_columns(schema: pa.Schema) -> list[str]:
+    """Columns a file must have: those that may not be null."""
+    return [field.name for field in schema if not field.nullable]
+
+
 def require_columns(path: Path, names: list[str], needed: list[str], maker: str) -> None:
     """Raise a `DataError` that lists the needed columns a file lacks."""
     missing = [name for name in needed if name not in names]
@@ -57,7 +60,7 @@ def read_text_table(path: Path, schema: pa.Schema, maker: str) -> pa.Table:
 
     Raises `DataError` that lists the rows that don't fit.
     """
-    needed = [field.name for field in schema if not field.nullable]
+    needed = needed_columns(schema)
     found: list[dict[str, Any]] = []
     mistakes: list[str] = []
     for place, row in rows(path):
@@ -73,8 +76,7 @@ def read_text_table(path: Path, schema: pa.Schema, maker: str) -> pa.Table:
                 mistakes.append(f"{path}:{place}: {field.name}: {error}")
         found.append(values)
     if mistakes:
-        more = [f"and {len(mistakes) - SHOWN_MISTAKES} more"] if len(mistakes) > SHOWN_MISTAKES else []
-        raise DataError(problems(str(path), [*mistakes[:SHOWN_MISTAKES], *more]))
+        raise DataError(problems(str(path), mistakes))
     return pa.Table.from_pylist(found, schema)
 
 

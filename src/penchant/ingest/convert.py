@@ -116,3 +116,12 @@ def parse_instant(value: Any, column: Column) -> datetime:
         return datetime.fromisoformat(str(value))
     except (ValueError, OverflowError, OSError, TypeError):
         raise Unusable(f"not a time in {column.format or 'ISO 8601'}") from None
+
+
+def as_labels(value: Any) -> list[str] | None:
+    """A list of ids from a list, from text that separates them by `;` or spaces, or from nothing; None for what is neither."""
+    if isinstance(value, str):
+        return value.replace(";", " ").split()
+    if value is None or isinstance(value, list | tuple):
+        return [str(each) for each in value or []]
+    return None

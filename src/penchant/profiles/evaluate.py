@@ -11,6 +11,7 @@ from typing import Any
 import ibis.expr.types as ir
 
 from penchant.errors import DataError
+from penchant.ingest.convert import to_text
 from penchant.ingest.readers import BadRow, rows
 from penchant.profiles.fold import contributions, masses_over_time
 from penchant.profiles.policy import Policy
@@ -46,9 +47,10 @@ def load_truth(path: Path) -> dict[str, Planted]:
             moment = datetime.fromisoformat(str(changed)) if changed is not None else None
             if moment is not None and moment.tzinfo is None:
                 moment = moment.replace(tzinfo=UTC)
-            truth[row["user_id"]] = Planted(
-                row["user_id"], frozenset(interests), moment, row.get("dropped") or None, row.get("gained") or None
-            )
+            user = to_text(row["user_id"])
+            if user is None:
+                raise ValueError("user_id: missing")
+            truth[user] = Planted(user, frozenset(interests), moment, row.get("dropped") or None, row.get("gained") or None)
         except (KeyError, ValueError, TypeError) as error:
             raise DataError(
                 f"{path}:{place}: expected user_id, a list of interests, and perhaps changed_at, dropped, gained ({error})"

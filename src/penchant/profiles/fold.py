@@ -3,7 +3,7 @@
 Written as Ibis expressions, so that every engine runs the same formulas. With c the signed contribution of an event, t
 its time, h a horizon's half-life and T the instant `as_of`:
 
-    c = score · source_weight · action_weight · rating_factor
+    c = score · source_weight · action_weight · rating_factor      (|rating_factor| where action_weight < 0)
     mass = Σ c · 2^(−(T − t)/h)
 """
 
@@ -21,11 +21,16 @@ MICROSECONDS_PER_DAY = 86_400_000_000
 KEY = ("user_id", "dimension", "value")
 
 
-def days_before(as_of: datetime, moment: ir.Value) -> ir.Value:
-    """Days from `moment` to `as_of`, with fractions."""
-    until = ibis.literal(int(as_of.timestamp() * 1_000_000))
+def microseconds(moment: ir.Value) -> ir.Value:
+    """Microseconds since 1970."""
     whole_seconds = moment.truncate("s").epoch_seconds()  # DuckDB's epoch has a fraction, Spark's has none
-    return (until - whole_seconds * 1_000_000 - moment.microsecond() % 1_000_000) / MICROSECONDS_PER_DAY
+    return whole_seconds * 1_000_000 + moment.microsecond() % 1_000_000
+
+
+def days_before(as_of: datetime | ir.Value, moment: ir.Value) -> ir.Value:
+    """Days from `moment` to `as_of`, with fractions."""
+    until = ibis.literal(int(as_of.timestamp() * 1_000_000)) if isinstance(as_of, datetime) else microseconds(as_of)
+    return (until - microseconds(moment)) / MICROSECONDS_PER_DAY
 
 
 def decay(days: ir.Value, half_life_days: float) -> ir.Value:
@@ -48,6 +53,7 @@ def rating_factor(rating: ir.Value, factors: dict[int, float]) -> ir.Value:
 def contributions(events: ir.Table, tags: ir.Table, policy: Policy, taxonomy: Taxonomy) -> ir.Table:
     """One row per event and tag, with its `contribution`; sensitive interests left out unless the policy allows them.
 
+    What speaks against an interest, such as a refund, does so whatever its rating: its rating factor counts by its size.
     An event counts once however often its id occurs, and a tag that a text bears several times (a brand named twice)
     counts once, with its best score.
     """
@@ -60,11 +66,8 @@ def contributions(events: ir.Table, tags: ir.Table, policy: Policy, taxonomy: Ta
     text = ibis.ifelse(
         joined.title.isnull(), joined.body, ibis.ifelse(joined.body.isnull(), joined.title, joined.title + " · " + joined.body)
     )
-    worth = (
-        lookup(joined.source, policy.source_weights)
-        * lookup(joined.action, policy.action_weights)
-        * rating_factor(joined.rating, policy.rating_factors)
-    )
+    action, factor = lookup(joined.action, policy.action_weights), rating_factor(joined.rating, policy.rating_factors)
+    worth = lookup(joined.source, policy.source_weights) * action * ibis.ifelse(action < 0, factor.abs(), factor)
     return joined.select(
         *KEY, "event_id", "occurred_at", "source", "action", snippet=text.left(SNIPPET_CHARACTERS), contribution=joined.score * worth
     )
@@ -97,7 +100,7 @@ def masses_over_time(rows: ir.Table, policy: Policy, instants: Iterable[datetime
     """Mass of each user, dimension and value on each horizon at several instants: what `fold` gives at each, without evidence."""
     moments = ibis.memtable({"as_of": list(instants)}, schema={"as_of": "timestamp('UTC')"})
     crossed = rows.join(moments, rows.occurred_at <= moments.as_of)
-    age = (crossed.as_of.epoch_seconds() - crossed.occurred_at.epoch_seconds()) / 86_400
+    age = days_before(crossed.as_of, crossed.occurred_at)
     return crossed.group_by(*KEY, "as_of").agg(
         **{f"mass_{name}": (crossed.contribution * decay(age, days)).sum() for name, days in policy.half_life_days.items()}
     )

@@ -58,6 +58,9 @@ def read_inputs(connection: Any, events: Path, tags: Path, taxonomy: Path | Taxo
     """The events and tags as tables, the taxonomy, and the fingerprint of the bundle that made the tags."""
     event_rows = contract_table(connection, events / "events.parquet" if events.is_dir() else events, EVENTS, "penchant ingest")
     tag_rows = contract_table(connection, tags, TAGS, "penchant tag")
+    wrong = tag_rows.filter(~tag_rows.score.between(0, 1)).limit(1).to_pyarrow().to_pylist()
+    if wrong:
+        raise DataError(f"{tags}: score {wrong[0]['score']} of {wrong[0]['value']!r} is not between 0 and 1")
     metadata = (pq.read_schema(tags).metadata or {}) if sniff(tags) == "parquet" else {}
     if taxonomy is not None:
         nodes = taxonomy if isinstance(taxonomy, Taxonomy) else taxonomies.load(taxonomy)
@@ -71,7 +74,9 @@ def read_inputs(connection: Any, events: Path, tags: Path, taxonomy: Path | Taxo
 def contract_table(connection: Any, path: Path, schema: pa.Schema, maker: str) -> ir.Table:
     """A file of any of our formats that holds the columns of a contract; Parquet is scanned where it lies."""
     if parquet_of(path, schema, maker):
-        return scan(connection, path)
+        table = scan(connection, path)
+        absent = {name: kind for name, kind in ibis.Schema.from_pyarrow(schema).items() if name not in table.columns}
+        return table.mutate(**{name: ibis.null(kind) for name, kind in absent.items()})
     return ibis.memtable(read_text_table(path, schema, maker))
 
 
@@ -102,6 +107,8 @@ def build(
     unknown = sorted(set(policy.allowed_sensitive) - set(nodes.by_id))
     for each in unknown:
         nodes.get(each, "allowed_sensitive")
+    if policy.allowed_sensitive:
+        log.warning("sensitive interests let in by the policy: %s", ", ".join(policy.allowed_sensitive))
     state = fold(contributions(event_rows, tag_rows, policy, nodes), policy, as_of)
     with written_aside(output) as aside:
         aside.mkdir()

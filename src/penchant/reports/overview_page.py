@@ -12,13 +12,14 @@ from pydantic import Field
 from penchant.config import Settings
 from penchant.errors import DataError
 from penchant.files import read_json
+from penchant.ingest.convert import as_labels
 from penchant.ingest.readers import BadRow, Row, rows
 from penchant.profiles.evaluate import Planted, evaluate, load_truth
 from penchant.profiles.fold import contributions, masses_over_time
 from penchant.profiles.snapshot import Snapshot, connect, load, read_inputs, user_profile
 from penchant.reports import pictures
 from penchant.reports.page import render
-from penchant.reports.training_page import NAMES, model_pictures
+from penchant.reports.training_page import report_values
 from penchant.segments.export import shown_size, size
 from penchant.segments.rule import known_sources, load_segment
 from penchant.taxonomy import Taxonomy
@@ -27,7 +28,7 @@ POINTS = 60
 ROWS_PER_USER = 8
 LINES_PER_USER = 6
 SENSITIVE_HIDDEN = 10
-FIGURES = {"labels", "rows", "history", "results", "intervals", "curves", "confusions", "model"}
+FIGURES = {"labels", "rows", "history", "results", "intervals", "calibration", "curves", "confusions", "mistakes", "model", "temperature"}
 
 
 class ReportSettings(Settings):
@@ -64,9 +65,7 @@ def overview_page(settings: ReportSettings) -> str:
     return render(
         "overview.html",
         corpus=corpus_figures(settings.corpus, snapshot.taxonomy),
-        figures=figures,
-        names=NAMES,
-        pictures=model_pictures(figures),
+        **report_values(figures),
         sources={
             name: {"rows": counts.get("rows", 0), "events": counts.get("events", 0)}
             for name, counts in read_json(settings.events / "summary.json").items()
@@ -85,15 +84,15 @@ def corpus_figures(paths: tuple[Path, ...], taxonomy: Taxonomy) -> dict[str, Any
     texts: list[Row] = []
     for path in paths:
         for place, row in rows(path):
-            if isinstance(row, BadRow) or not isinstance(row.get("interests"), list):
+            if isinstance(row, BadRow) or "interests" not in row or (labels := as_labels(row["interests"])) is None:
                 raise DataError(
                     f"{path}:{place}: {row.reason if isinstance(row, BadRow) else 'expected a labelled text with a list of interests'}"
                 )
-            texts.append(row)
+            texts.append(row | {"interests": labels})
     if not texts:
         raise DataError(f"{', '.join(map(str, paths))}: no texts")
-    labels = Counter(label for text in texts for label in text["interests"])
-    drawn = pictures.bars([(taxonomy.label(label), count) for label, count in labels.most_common()], "texts per interest")
+    counts = Counter(label for text in texts for label in text["interests"])
+    drawn = pictures.bars([(taxonomy.label(label), count) for label, count in counts.most_common()], "texts per interest")
     return {
         "texts": len(texts),
         "kinds": Counter(text.get("kind") or "text" for text in texts),

@@ -11,7 +11,14 @@ ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-ENVIRONMENT.filters["figure3"] = lambda value: "–" if value is None else f"{value:.3f}"
+
+
+def figure3(value: float | None) -> str:
+    """A figure with three digits, or a dash."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+ENVIRONMENT.filters["figure3"] = figure3
 
 
 def render(template: str, **values: Any) -> str:

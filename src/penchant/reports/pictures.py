@@ -102,6 +102,18 @@ def precision_recall(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str
     return svg(picture, "Precision over recall")
 
 
+def reliability(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """How often decisions of a stated probability were true, before and after calibration; on the diagonal they are honest."""
+    picture = figure(5, 4)
+    plot = axes(picture)
+    plot.plot([0, 1], [0, 1], color="#9aa7b4", linestyle="--", linewidth=1)
+    for name, bins in (("before", before), ("after", after)):
+        plot.plot(bins["probability"], bins["frequency"], marker="o", label=f"{name}: ECE {bins['ece']:.4f}", linewidth=2)
+    plot.set(xlabel="stated probability", ylabel="share that was true", xlim=(0, 1), ylim=(0, 1.02))
+    plot.legend(frameon=False, loc="upper left")
+    return svg(picture, "Reliability before and after calibration")
+
+
 def confusion(pairs: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> str:
     """Bars of the most frequent (missed, tagged instead) pairs."""
     if not pairs:

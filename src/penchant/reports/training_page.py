@@ -5,7 +5,7 @@ from typing import Any
 from markupsafe import Markup
 
 from penchant.reports import pictures
-from penchant.reports.page import render
+from penchant.reports.page import figure3, render
 
 NAMES = {"bert": "fine-tuned BERT", "tfidf": "TF-IDF + logistic regression", "zero_shot": "untrained encoder, by description"}
 
@@ -31,24 +31,21 @@ def training_text(figures: dict[str, Any]) -> str:
             title = NAMES[name] if part == "all" else f"  {part}s"
             lines.append(
                 f"{title:{width + 14}}{result['macro']['f1']:>10.3f}{result['micro']['f1']:>10.3f}{result['samples']['f1']:>12.3f}"
-                f"{result['none']['f1']:>10.3f}{shown(result['macro_average_precision']):>10}"
+                f"{result['none']['f1']:>10.3f}{figure3(result['macro_average_precision']):>10}"
             )
     lines += ["", "95% intervals (bootstrap over the test texts)"]
     for name, intervals in figures["intervals"].items():
         shown_intervals = (f"{key} F1 {low:.3f}–{high:.3f}" for key, (low, high) in intervals.items())
         lines.append(f"{NAMES[name]:{width + 14}}{', '.join(shown_intervals)}")
+    before, after = (figures["calibration"][name]["ece"] for name in ("before", "after"))
+    lines += ["", f"expected calibration error {before:.4f}, {after:.4f} after temperature {figures['temperature']:.2f}"]
     return "\n".join(lines) + "\n"
 
 
 def report_line(name: str, row: dict[str, Any], width: int) -> str:
     """One line of the classification report."""
-    figures = "".join(f"{shown(row.get(key)):>9}" for key in ("recall", "f1", "average_precision"))
+    figures = "".join(f"{figure3(row.get(key)):>9}" for key in ("recall", "f1", "average_precision"))
     return f"{name:{width}}{row['precision']:>10.3f}{figures}{row.get('support', ''):>8}"
-
-
-def shown(value: float | None) -> str:
-    """A figure with three digits, or a dash."""
-    return "–" if value is None else f"{value:.3f}"
 
 
 def model_pictures(figures: dict[str, Any]) -> dict[str, Markup]:
@@ -60,12 +57,18 @@ def model_pictures(figures: dict[str, Any]) -> dict[str, Markup]:
         "losses": pictures.losses(figures["history"]),
         "labels": pictures.label_bars(names, f1, "F1"),
         "curves": pictures.precision_recall({NAMES[name]: points for name, points in figures["curves"].items()}),
+        "reliability": pictures.reliability(figures["calibration"]["before"], figures["calibration"]["after"]),
         "confusion": pictures.confusion(figures["confusions"], figures["labels"]),
     }
     return {name: Markup(picture) for name, picture in drawn.items()}  # noqa: S704 - our own SVG; matplotlib escapes its texts
 
 
+def report_values(figures: dict[str, Any]) -> dict[str, Any]:
+    """What the templates of a training report need."""
+    kinds = [part for part in figures["results"]["bert"] if part != "all"]
+    return {"figures": figures, "names": NAMES, "kinds": kinds, "pictures": model_pictures(figures)}
+
+
 def training_page(figures: dict[str, Any]) -> str:
     """One self-contained HTML page."""
-    kinds = [part for part in figures["results"]["bert"] if part != "all"]
-    return render("training.html", figures=figures, names=NAMES, kinds=kinds, pictures=model_pictures(figures))
+    return render("training.html", **report_values(figures))

@@ -38,15 +38,27 @@ def save(accelerator: Accelerator, folder: Path, progress: dict[str, Any]) -> No
     accelerator.wait_for_everyone()
 
 
+def finish(folder: Path, run: str) -> None:
+    """Note that the run of these checkpoints came to its end, so that another may take their place."""
+    write_json(folder / "finished.json", {"run": run})
+
+
+def superseded(folder: Path, run: str) -> bool:
+    """Whether the checkpoints are of another run that came to its end: nothing is lost by starting over."""
+    return (folder / "finished.json").exists() and read_json(folder / "finished.json")["run"] != run
+
+
 def latest(folder: Path, run: str) -> Path | None:
     """The newest whole checkpoint of this very run, or None. A damaged one is passed over with a warning.
 
-    Raises `DataError` when the checkpoints are of other settings or other data.
+    Raises `DataError` when the checkpoints are of an unfinished run with other settings or other data.
     """
     for path in sorted(folder.glob("step-*"), reverse=True):
         progress = read_json(path / "progress.json")
         if progress["run"] != run:
-            raise DataError(f"{path}: a checkpoint of other settings or other data; give --restart to start over, or another 'output'")
+            raise DataError(
+                f"{path}: a checkpoint of an unfinished run with other settings or other data; give --restart to start over, or another 'output'"
+            )
         damaged = [name for name, digest in progress["sha256"].items() if not (path / name).exists() or file_digest(path / name) != digest]
         if not damaged:
             return path

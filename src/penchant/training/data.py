@@ -14,14 +14,14 @@ from torch.utils.data import Sampler
 
 from penchant import taxonomy as taxonomies
 from penchant.config import suggestion
-from penchant.errors import DataError
+from penchant.errors import DataError, problems
 from penchant.ingest.clean import clean, document, mask
+from penchant.ingest.convert import as_labels
 from penchant.ingest.readers import BadRow, rows
 from penchant.taxonomy import Taxonomy
 from penchant.training.settings import Columns, TrainSettings
 
 log = logging.getLogger(__name__)
-SHOWN_MISTAKES = 20
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,7 @@ def load_corpus(settings: TrainSettings) -> Corpus:
             if label not in used
         ]
     if mistakes:
-        more = [f"and {len(mistakes) - SHOWN_MISTAKES} more"] if len(mistakes) > SHOWN_MISTAKES else []
-        raise DataError(
-            "\n  - ".join(
-                [f"training data: {len(mistakes)} {'mistake' if len(mistakes) == 1 else 'mistakes'}", *mistakes[:SHOWN_MISTAKES], *more]
-            )
-        )
+        raise DataError(problems("training data", mistakes))
     return split_up(settings, taxonomy, tuple(labels), {name: encode(found, labels) for name, found in raw.items()})
 
 
@@ -141,17 +136,13 @@ def read_labelled(path: Path, columns: Columns) -> tuple[list[RawRow], list[str]
             continue
         parts = [mask(clean(str(row[name]))) for name in columns.text if row.get(name)]
         text = document(parts[0], "\n".join(parts[1:])) if parts else ""
-        labels = row[columns.labels]
-        if isinstance(labels, str):
-            labels = [each for each in labels.replace(";", " ").split() if each]
+        labels = as_labels(row[columns.labels])
         if not text:
             mistakes.append(f"{path}:{place}: empty text")
-        elif not isinstance(labels, list | tuple | None):
-            mistakes.append(f"{path}:{place}: {columns.labels} is {labels!r}, expected a list of ids")
+        elif labels is None:
+            mistakes.append(f"{path}:{place}: {columns.labels} is {row[columns.labels]!r}, expected a list of ids")
         else:
-            found.append(
-                (place, text, [str(each) for each in labels or []], str(row.get(columns.kind) or "text") if columns.kind else "text")
-            )
+            found.append((place, text, labels, str(row.get(columns.kind) or "text") if columns.kind else "text"))
     return found, mistakes
 
 

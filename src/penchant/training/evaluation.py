@@ -11,8 +11,9 @@ from penchant import __version__
 from penchant.files import file_digest, write_json, written_aside
 from penchant.reports.training_page import training_page, training_text
 from penchant.tagging.bundle import Floats, TaggerSpec, decide, save_spec, scores
+from penchant.training import checkpoint
 from penchant.training.baselines import tfidf_scores, zero_shot_scores
-from penchant.training.calibration import fit_temperature, fit_thresholds
+from penchant.training.calibration import fit_temperature, fit_thresholds, reliability
 from penchant.training.data import Corpus, Labelled
 from penchant.training.loop import Trained, evaluation_loader, predict
 from penchant.training.metrics import MultiLabel, f1_intervals
@@ -41,7 +42,7 @@ def finish(trained: Trained, settings: TrainSettings) -> dict[str, Any] | None:
         return None
     temperature = fit_temperature(on_validation, corpus.validation.targets)
     validation, test = scores(on_validation, temperature), scores(on_test, temperature)
-    thresholds = fit_thresholds(validation, corpus.validation.targets)
+    thresholds = fit_thresholds(validation, corpus.validation.targets, settings.threshold_precision)
     judged = {"bert": Judged(test, decide(test, thresholds, settings.min_tags, settings.max_tags))}
     if settings.baselines:
         log.info("measuring the baselines on the same rows")
@@ -51,6 +52,10 @@ def finish(trained: Trained, settings: TrainSettings) -> dict[str, Any] | None:
         "seconds": trained.seconds,
         "model": settings.model,
         "temperature": temperature,
+        "calibration": {
+            "before": reliability(scores(on_test, 1.0), corpus.test.targets),
+            "after": reliability(test, corpus.test.targets),
+        },
         "penchant": __version__,
     }
     save_bundle(trained, settings, temperature, thresholds, figures)
@@ -59,12 +64,14 @@ def finish(trained: Trained, settings: TrainSettings) -> dict[str, Any] | None:
         write_json(aside / "report.json", figures)
         (aside / "report.txt").write_text(training_text(figures), encoding="utf-8")
         (aside / "report.html").write_text(training_page(figures), encoding="utf-8")
+    checkpoint.finish(settings.output / "checkpoints", trained.name)
     return figures
 
 
 def judge(validation: Floats, test: Floats, split: Labelled, settings: TrainSettings) -> Judged:
     """A baseline's tags, its thresholds fitted as the model's are."""
-    return Judged(test, decide(test, fit_thresholds(validation, split.targets), settings.min_tags, settings.max_tags))
+    thresholds = fit_thresholds(validation, split.targets, settings.threshold_precision)
+    return Judged(test, decide(test, thresholds, settings.min_tags, settings.max_tags))
 
 
 def save_bundle(trained: Trained, settings: TrainSettings, temperature: float, thresholds: Floats, figures: dict[str, Any]) -> None:

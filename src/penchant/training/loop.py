@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, get_linear_schedule_with_warmup
 from penchant.errors import ConfigError, MissingExtraError
 from penchant.files import file_digest, fingerprint, read_json, written_aside
 from penchant.progress import progress as shown_progress
-from penchant.tagging.encoder import load_pretrained
+from penchant.tagging.encoder import load_pretrained, resolve
 from penchant.tagging.precision import measured_precision
 from penchant.training import checkpoint
 from penchant.training.data import Collate, Corpus, Labelled, LengthGrouped, load_corpus, tokenised
@@ -43,6 +43,7 @@ class Trained:
     tokenizer: Any
     history: list[dict[str, float]]
     seconds: float
+    name: str
 
 
 @dataclass
@@ -94,7 +95,7 @@ def train(settings: TrainSettings, restart: bool = False) -> Trained:
         tracker.finish()
     best = accelerator.unwrap_model(run.model)
     best.load_state_dict(torch.load(settings.output / "best" / "weights.pt", map_location="cpu", weights_only=True))
-    return Trained(accelerator, run.corpus, run.model, run.tokenizer, at["history"], at["seconds"])
+    return Trained(accelerator, run.corpus, run.model, run.tokenizer, at["history"], at["seconds"], at["run"])
 
 
 def train_epoch(run: Run, settings: TrainSettings, started: float) -> None:
@@ -134,10 +135,12 @@ def build(settings: TrainSettings, restart: bool) -> Run:
     state = PartialState(cpu=on_cpu)
     if on_cpu:
         share_cores(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    if restart and state.is_main_process:
+    name = run_name(settings)
+    start_over = restart or checkpoint.superseded(checkpoints, name)
+    state.wait_for_everyone()
+    if start_over and state.is_main_process:
         shutil.rmtree(checkpoints, ignore_errors=True)
     state.wait_for_everyone()
-    name = run_name(settings)
     resumed = checkpoint.latest(checkpoints, name)
     precision = choose_precision(settings, state, resumed)
     accelerator = Accelerator(
@@ -156,6 +159,7 @@ def build(settings: TrainSettings, restart: bool) -> Run:
     set_seed(settings.seed)
     tokenizer = load_pretrained(AutoTokenizer, settings.model)
     model = build_model(settings, corpus.labels, corpus.train.targets)
+    require_positions(settings.max_length, model, tokenizer)
     rows = tokenised(corpus.train, tokenizer, settings.max_length)
     if resumed is None and settings.probe_epochs:
         probe_head(accelerator, model, rows, Collate(tokenizer), settings)
@@ -190,6 +194,13 @@ def share_cores(processes: int) -> None:
     torch.set_num_threads(max(1, joblib.cpu_count() // processes))
 
 
+def require_positions(max_length: int, model: Any, tokenizer: Any) -> None:
+    """Raise `ConfigError` for a length the model has no positions for."""
+    limit = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", max_length))
+    if max_length > limit:
+        raise ConfigError(f"max_length {max_length}: the model reads at most {limit} word pieces")
+
+
 def require_tracker(name: str | None) -> None:
     """Raise `MissingExtraError` or `ConfigError` before anything starts if the tracker isn't installed."""
     if name is None or importlib.util.find_spec(name) is not None:
@@ -213,9 +224,13 @@ def probe_head(accelerator: Accelerator, model: Any, rows: Any, collate: Collate
 
 
 def run_name(settings: TrainSettings) -> str:
-    """Fingerprint of all that decides the weights: settings and the bytes of the data files."""
-    chosen = settings.model_dump(mode="json", exclude={"output", "baselines", "min_tags", "max_tags", "checkpoint_steps", "tracker"})
+    """Fingerprint of all that decides the weights: settings, the bytes of the data files and of a model on this disk."""
+    chosen = settings.model_dump(
+        mode="json", exclude={"output", "baselines", "min_tags", "max_tags", "checkpoint_steps", "tracker", "threshold_precision"}
+    )
     files = [path for path in (settings.train, settings.validation, settings.test, settings.taxonomy) if path is not None]
+    start = Path(resolve(settings.model))
+    files += sorted(path for path in start.glob("*") if path.suffix in (".json", ".safetensors", ".bin", ".txt"))
     return fingerprint(chosen | {"files": [file_digest(path) for path in files]})
 
 

@@ -37,6 +37,11 @@ def build_model(settings: TrainSettings, labels: Sequence[str], targets: np.ndar
     return model
 
 
+def in_head(name: str, model: Any) -> bool:
+    """Whether a parameter belongs to the head: the pooler and the classifier."""
+    return "pooler" in name or not name.startswith(model.base_model_prefix)
+
+
 def head_logits(model: Any, first: torch.Tensor) -> torch.Tensor:
     """What the head makes of the vectors of first tokens, as the model's own forward pass would.
 
@@ -66,7 +71,7 @@ def probe(model: Any, batches: Iterable[dict[str, torch.Tensor]], settings: Trai
     with torch.inference_mode():
         found = [(model.base_model(each["input_ids"], each["attention_mask"])[0][:, 0].float(), each["labels"]) for each in batches]
     vectors, targets = (torch.cat(each).clone() for each in zip(*found, strict=True))
-    head = [each for name, each in model.named_parameters() if "pooler" in name or not name.startswith(model.base_model_prefix)]
+    head = [each for name, each in model.named_parameters() if in_head(name, model)]
     optimizer = torch.optim.AdamW(head, lr=settings.head_learning_rate, weight_decay=settings.weight_decay)
     model.train()
     for _ in range(settings.probe_epochs):
@@ -80,8 +85,7 @@ def optimiser(model: Any, settings: TrainSettings) -> torch.optim.AdamW:
     """AdamW with a rate of its own for the head (pooler and classifier), and no decay on biases and norms."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        in_head = "pooler" in name or not name.startswith(model.base_model_prefix)
-        rate = settings.head_learning_rate if in_head else settings.learning_rate
+        rate = settings.head_learning_rate if in_head(name, model) else settings.learning_rate
         decay = settings.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     chosen = [{"params": each, "lr": rate, "weight_decay": decay} for (rate, decay), each in groups.items()]

@@ -79,6 +79,8 @@ class TrainSettings(Settings):
     """Where the curves go beside the report, by `accelerate`'s name for it: tensorboard writes to `output/logs`, several of the others to their
     makers' servers."""
 
+    threshold_precision: float | None = Field(None, gt=0, le=1)
+    """Thresholds are the lowest that reach this precision on validation; absent: those with the best F1."""
     min_tags: int = Field(0, ge=0)
     """Tags every text gets at least."""
     max_tags: int = Field(5, ge=1)
