@@ -1,7 +1,7 @@
 """python benchmarks/training.py [--config configs/train-reddit.yaml]: the fine-tuned BERT beside its baselines.
 
 Trains into a temporary folder, then tags the test texts with `penchant tag` and computes the macro-F1 once more from the
-tags it wrote. The last line is one JSON object. `--quick` trains one epoch on 300 rows, to show that the way is open; its
+tags it wrote. The last line is one JSON object. `--quick` trains one epoch on 200 rows, to show that the way is open; its
 figures say nothing about quality.
 """
 
@@ -25,7 +25,7 @@ from penchant.training.data import load_corpus
 from penchant.training.metrics import MultiLabel
 from penchant.training.settings import TrainSettings
 
-QUICK = ("epochs=1", "max_train_rows=300", "max_length=48")
+QUICK = ("epochs=1", "max_train_rows=200", "max_length=24")
 
 
 def penchant(*arguments: str) -> None:
@@ -53,7 +53,7 @@ def main() -> None:
     """Train, tag, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path("configs/train-interests.yaml"))
-    parser.add_argument("--quick", action="store_true", help="one epoch on 300 rows")
+    parser.add_argument("--quick", action="store_true", help="one epoch on 200 rows")
     arguments = parser.parse_args()
     overrides = QUICK if arguments.quick else ()
     console = Console(width=110)
