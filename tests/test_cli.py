@@ -361,6 +361,14 @@ def test_a_bundle_whose_weights_changed_is_refused(chain: Path, tiny_bundle: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
+def test_profiles_damaged_in_their_middle_end_in_one_message(chain: Path, tmp_path: Path, run: Any) -> None:
+    shutil.copytree(chain / "profiles", tmp_path / "profiles")
+    state = tmp_path / "profiles" / "state.parquet"
+    whole = state.read_bytes()
+    state.write_bytes(whole[:4] + b"\xff" * (len(whole) // 3) + whole[4 + len(whole) // 3 :])
+    refuses(run("profile", "show", "r00", "--profiles", tmp_path / "profiles"), 1, "the data can't be read")
+
+
 def test_a_bundle_whose_thresholds_were_edited_is_refused(chain: Path, tiny_bundle: Path, tmp_path: Path, run: Any) -> None:
     shutil.copytree(tiny_bundle, tmp_path / "bundle")
     spec = json.loads((tmp_path / "bundle" / "tagger.json").read_text())

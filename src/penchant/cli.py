@@ -92,11 +92,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except PenchantError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
+    except engine_error() as error:
+        click.echo(f"error: the data can't be read: {str(error).splitlines()[0]}", err=True)
+        sys.exit(1)
     except OSError as error:
         if error.errno is None:
             raise
         click.echo(f"error: {': '.join(str(part) for part in (error.filename, error.strerror) if part)}", err=True)
         sys.exit(1)
+
+
+def engine_error() -> type[Exception] | tuple[()]:
+    """What DuckDB raises while it reads a file that is damaged inside; nothing where it was never loaded."""
+    engine: Any = sys.modules.get("duckdb")
+    return engine.Error if engine is not None else ()
 
 
 def settings_options(default: str) -> Callable[[Any], Any]:
