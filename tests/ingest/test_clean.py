@@ -26,6 +26,8 @@ from penchant.ingest.clean import MAX_CHARACTERS, clean, document, mask, text_ke
         ("x < y > z", "x < y > z"),
         ("\x1b[31mred\x00 \x07bell\ufffe", "red bell"),
         ("ﬁne ＡＢＣ", "fine ABC"),
+        ("耐克ＡＢｃ１２，好\u3000用！（真的）", "耐克ABc12，好 用！（真的）"),  # Chinese punctuation is full-width
+        ("ﾊﾟﾝ", "パン"),
         ("👩‍👩‍👧 family 🏃", "👩‍👩‍👧 family 🏃"),
         ("\ud83d\ude00", "😀"),  # a surrogate pair as two characters is what it was meant to be
         ("a \ud83d b", "a \ufffd b"),  # half of one is lost

@@ -2,13 +2,14 @@
 
 import hashlib
 import re
+import unicodedata
 
 import ftfy
 import phonenumbers
 from selectolax.lexbor import LexborHTMLParser
 from stdnum import luhn
 
-CLEANING_VERSION = "1"
+CLEANING_VERSION = "2"
 """Stored in every bundle; a change here that alters a cleaned text must change it."""
 
 MAX_CHARACTERS = 20_000
@@ -19,13 +20,19 @@ MARKUP = re.compile(r"""</?[a-zA-Z][a-zA-Z0-9]*(?:\s+[\w:@.-]+\s*=\s*(?:"[^"]*"|
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]")
 EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@(?:[\w-]+\.)+[^\W\d_][\w-]*")
 CARD = re.compile(r"(?<![\d-])\d(?:[ -]?\d){12,18}(?![\d-])")
+FULL_WIDTH = {n: n - 0xFEE0 for first, last in ("０９", "ＡＺ", "ａｚ") for n in range(ord(first), ord(last) + 1)}
+HALF_WIDTH_KANA = re.compile("[\uff66-\uff9f]+")
 DIGITS = re.compile(r"\d(?:\D{0,3}\d){6}")
 
 
 def clean(text: str) -> str:
-    """Repair mojibake and Unicode, drop markup and control characters, fold white space."""
+    """Repair mojibake and Unicode, drop markup and control characters, fold white space.
+
+    Full-width letters and digits become plain ones; full-width punctuation stays, as Chinese and Japanese are written with it.
+    """
     text = text[: 4 * MAX_CHARACTERS].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    text = ftfy.fix_text(text, unescape_html=True)
+    text = ftfy.fix_text(text, unescape_html=True, fix_character_width=False)
+    text = HALF_WIDTH_KANA.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text.translate(FULL_WIDTH))
     if MARKUP.search(text):
         page = LexborHTMLParser(text)
         page.strip_tags(["script", "style"])
