@@ -1,5 +1,6 @@
 """Taxonomies: every mistake at once, sensitivity from above, and the IAB's tables."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -183,13 +184,62 @@ def test_a_label_is_the_name_or_the_value_itself() -> None:
     assert taxonomy.leaves == ("rec.sport-hockey", "sci_med")
 
 
+NAMED = Taxonomy(
+    nodes=(Node(id="run", name="Running", names={"zh": "跑步", "de": "Laufen"}), Node(id="cats", name="Cats", names={"zh": "猫咪"}))
+)
+
+
+def test_a_name_in_a_language_is_shown_or_else_the_name() -> None:
+    assert [NAMED.label("run", each) for each in ("zh", "de", "fr", "", None)] == ["跑步", "Laufen", "Running", "Running", "Running"]
+    assert NAMED.label("run") == "Running"
+    assert NAMED.label("cats", "de") == "Cats"
+    assert NAMED.label("acme", "zh") == "acme"
+    assert NAMED.languages == ("de", "zh")
+
+
+def test_a_language_without_a_name_is_refused_with_those_there_are() -> None:
+    for language in (None, "zh", "de"):
+        NAMED.require_language(language, "here")
+    with pytest.raises(ConfigError, match="here: no interest has a name in 'fr'; known: de, zh"):
+        NAMED.require_language("fr", "here")
+    with pytest.raises(ConfigError, match="here: no interest has a name in 'zh'$"):
+        forest(("a", None)).require_language("zh", "here")
+
+
+@pytest.mark.parametrize("language", ["", "z", "ZH", "zho", "zh-CN", "z1", "zh\n", "中文"])
+def test_a_malformed_language_is_named(language: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(Taxonomy(nodes=(Node(id="a", name="A", names={language: "甲"}),)), "here")
+    assert f"a: names: {language!r} is no ISO 639-1 code, such as zh" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", " ", "\u3000"])
+def test_an_empty_name_in_a_language_is_named(name: str) -> None:
+    with pytest.raises(ConfigError, match="a: names: zh: empty"):
+        check(Taxonomy(nodes=(Node(id="a", name="A", names={"zh": name}),)), "here")
+
+
+def test_norwegian_is_a_language_in_yaml_too(tmp_path: Path) -> None:
+    (tmp_path / "taxonomy.yaml").write_text("nodes: [{id: run, name: Running, names: {no: Løping, 'nn': Løping}}]", encoding="utf-8")
+    taxonomy = load(tmp_path / "taxonomy.yaml")
+    assert taxonomy.languages == ("nn", "no")
+    assert taxonomy.label("run", "no") == "Løping"
+
+
+@pytest.mark.parametrize("names", ["跑步", "[跑步]", "{zh: 1}", "{1: 跑步}", "{zh: }"])
+def test_names_are_texts_by_language(names: str, tmp_path: Path) -> None:
+    (tmp_path / "taxonomy.yaml").write_text(f"nodes: [{{id: run, name: Running, names: {names}}}]", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"nodes\.0\.names"):
+        load(tmp_path / "taxonomy.yaml")
+
+
 def test_fingerprint_follows_every_field_of_a_node() -> None:
     node = Node(id="a", name="A")
     variants = [
         node,
         *(
             node.model_copy(update=change)
-            for change in ({"name": "B"}, {"description": "x"}, {"iab": "410"}, {"sensitive": True}, {"id": "b"})
+            for change in ({"name": "B"}, {"names": {"zh": "甲"}}, {"description": "x"}, {"iab": "410"}, {"sensitive": True}, {"id": "b"})
         ),
     ]
     assert len({Taxonomy(nodes=(each,)).fingerprint for each in variants}) == len(variants)
@@ -199,20 +249,27 @@ def test_fingerprint_follows_every_field_of_a_node() -> None:
 names = st.text(min_size=1, max_size=20) | st.sampled_from(
     ["yes", "1", "null", "~", "2026-01-01", "a: b", "- x", "#no", " a ", "\ufeff", "\x85", "\u2028", "😀"]
 )
-nodes_of_a_forest = st.lists(st.tuples(names, st.text(max_size=30), st.booleans(), st.integers(-1, 5)), min_size=1, max_size=6)
+languages = st.dictionaries(st.sampled_from(["zh", "de", "no", "is"]), names.filter(lambda name: bool(name.strip())), max_size=2)
+nodes_of_a_forest = st.lists(st.tuples(names, languages, st.text(max_size=30), st.booleans(), st.integers(-1, 5)), min_size=1, max_size=6)
 
 
 @given(drawn=nodes_of_a_forest, name=names, version=names)
 @settings(max_examples=50, deadline=None)
 def test_a_written_taxonomy_reads_back_equal(
-    tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[str, str, bool, int]], name: str, version: str
+    tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[str, dict[str, str], str, bool, int]], name: str, version: str
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "round.yaml"
     nodes = tuple(  # a parent stands above its child, so that there is no cycle
         Node(
-            id=f"n{n}", name=called, description=text, sensitive=sensitive, iab=str(n + 1), parent=f"n{parent}" if 0 <= parent < n else None
+            id=f"n{n}",
+            name=called,
+            names=others,
+            description=text,
+            sensitive=sensitive,
+            iab=str(n + 1),
+            parent=f"n{parent}" if 0 <= parent < n else None,
         )
-        for n, (called, text, sensitive, parent) in enumerate(drawn)
+        for n, (called, others, text, sensitive, parent) in enumerate(drawn)
     )
     taxonomy = Taxonomy(name=name, version=version, nodes=nodes)
     write_text(path, to_yaml(taxonomy))
@@ -370,3 +427,8 @@ def test_the_committed_taxonomy_loads(root: Path) -> None:
     assert len(taxonomy.leaves) == 42
     assert {node.parent for node in taxonomy.nodes} - {None} == set(taxonomy.children)
     assert all(node.description for node in taxonomy.nodes)
+    assert taxonomy.languages == ("zh",)
+    assert taxonomy.label("sports.running", "zh") == "跑步"
+    chinese = [node.names["zh"] for node in taxonomy.nodes]
+    assert all(re.fullmatch(r"[\u4e00-\u9fff]+(DIY)?", name) for name in chinese)
+    assert len(set(chinese)) == len(chinese) == 56

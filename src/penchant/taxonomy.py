@@ -6,15 +6,17 @@ import re
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import yaml
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from penchant.config import Settings, parse, read_yaml, suggestion
 from penchant.errors import ConfigError, problems
 from penchant.files import fingerprint
 
 NODE_ID = re.compile(r"[a-z0-9][a-z0-9_-]*(\.[a-z0-9][a-z0-9_-]*)*")
+LANGUAGE = re.compile(r"[a-z]{2}")
 IAB_ID = re.compile(r"[A-Za-z0-9]{1,6}")
 AUDIENCE_1_1, CONTENT_2_2, CONTENT_3 = 4, 6, 7
 """Numbers of outside tables as OpenRTB 2.6 counts them (`segtax`): IAB Audience Taxonomy 1.1, IAB Content Taxonomy 2.2 and 3.x."""
@@ -58,6 +60,8 @@ class Node(Settings):
     """Stable name, lower case, dots between levels by custom: `sports.running`."""
     name: str
     """What people read."""
+    names: dict[str, str] = {}
+    """Names in other languages by ISO 639-1 code, such as zh."""
     parent: str | None = None
     """Id of the node above; absent for a top node."""
     description: str = ""
@@ -66,6 +70,12 @@ class Node(Settings):
     """Unique id in the taxonomy's outside table."""
     sensitive: bool = False
     """Special-category data: this node and all below it stay out of views, rules and exports."""
+
+    @field_validator("names", mode="before")
+    @classmethod
+    def norwegian(cls, value: Any) -> Any:
+        """YAML 1.1 reads the code `no` as false."""
+        return {"no" if key is False else key: name for key, name in value.items()} if isinstance(value, dict) else value
 
 
 class Taxonomy(Settings):
@@ -102,6 +112,11 @@ class Taxonomy(Settings):
         return frozenset(below for node in self.nodes if node.sensitive for below in (node.id, *self.descendants(node.id)))
 
     @cached_property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of the languages in which any node has a name beside its own."""
+        return tuple(sorted({language for node in self.nodes for language in node.names}))
+
+    @cached_property
     def fingerprint(self) -> str:
         """Changes when any node changes."""
         return fingerprint(self.model_dump(mode="json"))
@@ -116,9 +131,15 @@ class Taxonomy(Settings):
             raise ConfigError(f"{origin}: unknown interest {node_id!r}{suggestion(node_id, sorted(self.by_id))}")
         return self.by_id[node_id]
 
-    def label(self, node_id: str) -> str:
-        """The display name, or the id itself for a value that isn't a node."""
-        return self.by_id[node_id].name if node_id in self.by_id else node_id
+    def label(self, node_id: str, language: str | None = None) -> str:
+        """The display name, in `language` where the node has one in it; the id itself for a value that isn't a node."""
+        node = self.by_id.get(node_id)
+        return node.names.get(language or "", node.name) if node is not None else node_id
+
+    def require_language(self, language: str | None, origin: str) -> None:
+        """Raise a `ConfigError` that names `origin` for a language in which no node has a name; None is the names themselves."""
+        if language is not None and language not in self.languages:
+            raise ConfigError(f"{origin}: no interest has a name in {language!r}{suggestion(language, self.languages)}")
 
 
 def load(path: Path) -> Taxonomy:
@@ -137,7 +158,7 @@ def from_labels(labels: Iterable[str], name: str) -> Taxonomy:
 
 
 def check(taxonomy: Taxonomy, origin: str) -> None:
-    """Raise one `ConfigError` that lists duplicate ids, malformed ids, unknown parents, cycles and bad outside ids."""
+    """Raise one `ConfigError` that lists duplicate ids, malformed ids, unknown parents, cycles, bad outside ids and bad names in languages."""
     mistakes: list[str] = []
     ids = [node.id for node in taxonomy.nodes]
     outside = audience_ids() if taxonomy.segtax == AUDIENCE_1_1 else None
@@ -151,6 +172,12 @@ def check(taxonomy: Taxonomy, origin: str) -> None:
             mistakes.append(f"{node.id}: iab {node.iab!r} is no id of the IAB Audience Taxonomy 1.1 (segtax 4), such as 410")
         elif node.iab is not None and not IAB_ID.fullmatch(node.iab):
             mistakes.append(f"{node.id}: iab {node.iab!r} is no IAB id (1 to 6 letters or digits, such as 150)")
+        mistakes += [
+            f"{node.id}: names: {language!r} is no ISO 639-1 code, such as zh"
+            for language in node.names
+            if not LANGUAGE.fullmatch(language)
+        ]
+        mistakes += [f"{node.id}: names: {language}: empty" for language, name in node.names.items() if not name.strip()]
     mistakes += [f"cycle: {' → '.join(cycle)}" for cycle in cycles(taxonomy)]
     if mistakes:
         raise ConfigError(problems(origin, mistakes))
