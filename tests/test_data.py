@@ -1,6 +1,7 @@
 """The sample data keep what data/README.md promises."""
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -11,17 +12,29 @@ import pyarrow.parquet as pq
 import pytest
 
 from penchant import taxonomy as taxonomies
+from penchant.ingest.chinese import simplified
 from penchant.ingest.events import ingest
 from penchant.ingest.mapping import load_mapping
 
 
-@pytest.fixture(scope="module")
-def corpus(root: Path) -> dict[str, list[dict[str, Any]]]:
+def read_corpus(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Rows by split."""
     return {
-        split: [json.loads(line) for line in (root / "data" / "corpus" / f"{split}.jsonl").read_text(encoding="utf-8").strip().split("\n")]
+        split: [json.loads(line) for line in (folder / f"{split}.jsonl").read_text(encoding="utf-8").strip().split("\n")]
         for split in ("train", "validation", "test")
     }
+
+
+@pytest.fixture(scope="module")
+def corpus(root: Path) -> dict[str, list[dict[str, Any]]]:
+    """The English one."""
+    return read_corpus(root / "data" / "corpus")
+
+
+@pytest.fixture(scope="module")
+def chinese(root: Path) -> dict[str, list[dict[str, Any]]]:
+    """The Chinese one."""
+    return read_corpus(root / "data" / "corpus-zh")
 
 
 def test_counts(corpus: dict[str, list[dict[str, Any]]]) -> None:
@@ -40,9 +53,21 @@ def test_counts(corpus: dict[str, list[dict[str, Any]]]) -> None:
     assert len({row["text"].casefold() for row in rows}) == len(rows)
 
 
-def test_labels_and_spans_are_sound(corpus: dict[str, list[dict[str, Any]]], root: Path) -> None:
+def test_chinese_counts(chinese: dict[str, list[dict[str, Any]]]) -> None:
+    rows = [row for split in chinese.values() for row in split]
+    kinds = Counter(row["kind"] for row in rows)
+    assert len(rows) >= 400
+    assert min(kinds[kind] for kind in ("title", "review", "post")) >= 0.28 * len(rows)
+    assert len({row["text"] for row in rows} | {row["id"] for row in rows}) == 2 * len(rows)
+    assert all(re.search("[\u4e00-\u9fff]", row["text"]) for row in rows)
+    assert sum(simplified(row["text"]) != row["text"] for row in rows) >= len(rows) / 12  # in traditional characters
+    assert sum(bool(row["spans"]) for row in rows) >= 0.4 * len(rows)
+
+
+@pytest.mark.parametrize("language", ["corpus", "chinese"])
+def test_labels_and_spans_are_sound(language: str, request: pytest.FixtureRequest, root: Path) -> None:
     leaves = set(taxonomies.load(root / "data" / "taxonomy.yaml").leaves)
-    for rows in corpus.values():
+    for rows in request.getfixturevalue(language).values():
         assert {label for row in rows for label in row["interests"]} == leaves
         for row in rows:
             assert set(row) <= {"id", "kind", "text", "interests", "spans", "rating"}
