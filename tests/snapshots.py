@@ -45,6 +45,12 @@ def tag(text: str, value: str, score: float = 1.0, dimension: str = "interest") 
     return {"text_key": text_key(text), "dimension": dimension, "value": value, "score": score, "start": None, "end": None}
 
 
+def span(text: str, surface: str, value: str, dimension: str = "brand", score: float = 1.0) -> dict[str, Any]:
+    """One tag of the first place in a text where `surface` stands."""
+    start = text.index(surface)
+    return tag(text, value, score, dimension) | {"start": start, "end": start + len(surface)}
+
+
 def write_inputs(
     folder: Path, events: list[dict[str, Any]], tags: list[dict[str, Any]] | None = None, taxonomy: Taxonomy = TAXONOMY
 ) -> tuple[Path, Path]:

@@ -72,6 +72,22 @@ def test_other_dimensions_are_no_interests(measure: Any, tmp_path: Path, tiny_ta
     assert (found["precision_at_3"], found["recall_at_3"]) == (0.0, 0.0)
 
 
+def test_spans_change_no_figure(measure: Any, tmp_path: Path, tiny_taxonomy: Path) -> None:
+    # The last interest shows on the day of the change, so the change is never followed; a brand five days later is no reason to look on.
+    rows = events("u", ("r", 0), ("c", 0.5), ("c", 0.5), ("x", 5)) + events("v", ("x", -3), ("b", 0))
+    truth = [changed("u"), planted("v", BAKING)]
+    expected = measure(rows, truth)
+    assert expected["after_a_change"]["recent"] == {"median_days": None, "share_followed": 0.0}
+    spans = [
+        {"text_key": key, "dimension": "brand", "value": value, "start": 0, "end": 5}
+        for key, value in [("x", CATS), ("r", CATS), ("b", RUN)]
+    ]
+    marks = [{"text_key": key, "dimension": "interest", "value": value} for key, value in KEYS.items()]
+    tags = write_rows(tmp_path / "tags.parquet", [each | {"score": 1.0} for each in marks + spans], TAGS)
+    build(tmp_path / "events.parquet", tags, POLICY, tmp_path / "profiles", tiny_taxonomy)
+    assert evaluate(tmp_path / "events.parquet", tags, POLICY, tiny_taxonomy, tmp_path / "profiles", tmp_path / "truth.jsonl") == expected
+
+
 def changed(user: str, days: float = 0.0, **more: Any) -> dict[str, Any]:
     """A user who gave up running for cats `days` after NOON."""
     return planted(user, CATS, changed_at=(NOON + timedelta(days=days)).isoformat(), dropped=RUN, gained=CATS) | more

@@ -1,5 +1,6 @@
 """The fold against its definition: by hand, and against a plain-Python reference over random events."""
 
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penchant.profiles.fold import contributions, fold, masses_over_time
+from penchant.ingest.clean import document
+from penchant.profiles.fold import add_surfaces, contributions, fold, frequent_surfaces, masses_over_time, surfaces
 from penchant.profiles.policy import Policy
 from penchant.records import EVENTS, TAGS, state_schema
 from penchant.taxonomy import Node, Taxonomy
@@ -176,3 +178,143 @@ def test_masses_over_time_are_what_the_fold_gives_at_each_instant() -> None:
         expected = folded(events, tags, policy, row["as_of"])[row["user_id"], row["dimension"], row["value"]]
         assert row["mass_recent"] == pytest.approx(expected["mass_recent"], rel=1e-9)
         assert row["mass_lasting"] == pytest.approx(expected["mass_lasting"], rel=1e-9)
+
+
+SURFACES = {"dimension": "string", "value": "string", "surface": "string", "events": "int64"}
+Counts = dict[tuple[str, str, str], int]
+
+
+def span(text_key: str, value: str, start: int, end: int, score: float = 1.0, dimension: str = "brand") -> dict[str, Any]:
+    """One tag of a span."""
+    return tag(text_key, value, score, dimension) | {"start": start, "end": end}
+
+
+def table_of_surfaces(
+    events: list[dict[str, Any]], tags: list[dict[str, Any]], policy: Policy | None = None, as_of: datetime = NOON
+) -> ibis.Table:
+    """`surfaces` of rows, as a table in memory."""
+    tables = (ibis.memtable(pa.Table.from_pylist(rows, schema)) for rows, schema in ((events, EVENTS), (tags, TAGS)))
+    return ibis.memtable(surfaces(*tables, policy or Policy(), TAXONOMY, as_of).to_pyarrow())
+
+
+def counted(table: ibis.Table) -> Counts:
+    """The events of each dimension, value and surface; every row is another."""
+    rows = table.to_pyarrow().to_pylist()
+    found = {(row["dimension"], row["value"], row["surface"]): row["events"] for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("title", "body"),
+    [
+        ("跑鞋测评", "我的 Nike 飞马"),
+        ("👟👩‍👩‍👧‍👦 🇨🇳 new", "NIKE"),
+        ("e\u0301te\u0301 with nike", None),
+        (None, "𝒩𝒾𝓀ℯ is no Nike 跑"),
+        ("", "nike alone"),
+        ("nike", ""),
+    ],
+)
+def test_a_surface_is_the_text_between_two_offsets_of_the_document(title: str | None, body: str | None) -> None:
+    text = document(title, body)
+    start = text.casefold().index("nike")
+    found = counted(table_of_surfaces([event(1, title=title, body=body)], [span("a", "nike", start, start + 4)]))
+    assert found == {("brand", "nike", text[start : start + 4]): 1}
+
+
+def test_an_event_counts_once_for_each_form_in_its_text() -> None:
+    events = [
+        event(1, title="Nike and Nike, NIKE"),
+        event(1, title="Nike and Nike, NIKE"),  # delivered twice
+        event(2, title="Nike and Nike, NIKE", user="v"),  # a popular text
+        event(3, "b", title="NIKE Paris"),
+    ]
+    tags = [span("a", "nike", 0, 4), span("a", "nike", 9, 13), span("a", "nike", 15, 19), span("b", "nike", 0, 4)]
+    tags += [span("b", "paris", 5, 10, dimension="place"), span("b", "nike", 0, 4, 0.5)]
+    assert counted(table_of_surfaces(events, tags)) == {
+        ("brand", "nike", "Nike"): 2,
+        ("brand", "nike", "NIKE"): 3,
+        ("place", "paris", "Paris"): 1,
+    }
+
+
+def test_surfaces_are_counted_of_what_enters_profiles_alone() -> None:
+    events = [event(1, title="Nike"), event(2, days_ago=-0.001, title="Nike"), event(3, "untagged", title="Nike")]
+    tags = [
+        span("a", "nike", 0, 4, 0.6),
+        span("a", "low", 0, 4, 0.59),
+        tag("a", "whole"),
+        tag("a", "run"),
+        span("a", "faith", 0, 4, dimension="interest"),  # sensitive
+        span("a", "beyond", 4, 9),
+        span("elsewhere", "nike", 0, 4),
+    ]
+    assert counted(table_of_surfaces(events, tags, Policy(minimum_score=0.6))) == {("brand", "nike", "Nike"): 1}
+
+
+def test_a_surface_across_title_and_body_is_one_line() -> None:
+    events = [event(1, title="Air Max", body="90 by Nike")]
+    assert counted(table_of_surfaces(events, [span("a", "air max 90", 0, 10)])) == {("brand", "air max 90", "Air Max 90"): 1}
+
+
+def test_the_form_with_most_events_is_shown_and_of_several_the_first() -> None:
+    rows = [
+        ("brand", "nike", "NIKE", 3),
+        ("brand", "nike", "Nike", 4),
+        ("product", "nike", "nike's", 1),
+        ("place", "são paulo", "são paulo", 2),
+        ("place", "são paulo", "São Paulo", 2),
+        ("place", "são paulo", "SAO", 1),
+    ]
+    table = ibis.memtable([dict(zip(SURFACES, row, strict=True)) for row in rows], schema=SURFACES)
+    found = {(row["dimension"], row["value"]): row["surface"] for row in frequent_surfaces(table).to_pyarrow().to_pylist()}
+    assert found == {("brand", "nike"): "Nike", ("product", "nike"): "nike's", ("place", "são paulo"): "São Paulo"}
+
+
+def reference_surfaces(events: list[dict[str, Any]], tags: list[dict[str, Any]]) -> Counts:
+    """The counts in plain Python, from their definition."""
+    bearing: defaultdict[tuple[str, str, str], set[str]] = defaultdict(set)
+    for each in events:
+        for one in tags:
+            if one["text_key"] == each["text_key"] and one["start"] is not None and each["occurred_at"] <= NOON:
+                surface = document(each["title"], each["body"])[one["start"] : one["end"]].replace("\n", " ").strip()
+                if surface:
+                    bearing[one["dimension"], one["value"], surface].add(each["event_id"])
+    return {key: len(found) for key, found in bearing.items()}
+
+
+TITLES = {"a": ("跑 Nike", "👟 NIKE"), "b": ("Nike", None), "c": (None, "nike in 巴黎"), "d": ("", "👩‍👩‍👧 Paris")}
+texted_events = st.lists(
+    st.builds(
+        lambda number, text_key, days: event(number, text_key, days_ago=days, title=TITLES[text_key][0], body=TITLES[text_key][1]),
+        number=st.integers(0, 30),
+        text_key=st.sampled_from(sorted(TITLES)),
+        days=st.integers(-2, 20),
+    ),
+    max_size=20,
+    unique_by=lambda each: each["event_id"],
+)
+random_spans = st.lists(
+    st.builds(
+        lambda text_key, value, start, length, dimension: span(text_key, value, start, start + length, dimension=dimension),
+        text_key=st.sampled_from(sorted(TITLES)),
+        value=st.sampled_from(["nike", "paris"]),
+        start=st.integers(0, 12),
+        length=st.integers(1, 5),
+        dimension=st.sampled_from(["brand", "place"]),
+    )
+    | st.builds(tag, st.sampled_from(sorted(TITLES)), st.just("run")),
+    max_size=12,
+)
+
+
+@settings(max_examples=20, deadline=None)
+@given(texted_events, random_spans, st.integers(1, 4))
+def test_surfaces_of_all_events_are_the_sum_of_those_of_the_parts(
+    events: list[dict[str, Any]], tags: list[dict[str, Any]], parts: int
+) -> None:
+    expected = reference_surfaces(events, tags)
+    assert counted(table_of_surfaces(events, tags)) == expected
+    shards = [table_of_surfaces(events[n::parts], tags) for n in range(parts)]
+    assert counted(add_surfaces(*shards)) == expected

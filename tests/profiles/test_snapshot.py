@@ -16,6 +16,9 @@ from penchant.files import read_json, write_json
 from penchant.profiles.policy import Policy
 from penchant.profiles.snapshot import build, load, user_profile
 from penchant.records import EVENTS, TAGS, state_schema
+from penchant.taxonomy import Taxonomy
+from tests import snapshots
+from tests.snapshots import snapshot_of, span
 from tests.tables import SUFFIXES, everything_in, write_rows
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -113,7 +116,7 @@ def test_sensitive_interests_stand_in_no_file_of_the_snapshot_unless_allowed(pro
 
 def test_a_rebuild_replaces_the_snapshot_as_a_whole(profiles: Path, tmp_path: Path, tiny_taxonomy: Path) -> None:
     build(*tables(tmp_path, rows=ROWS[:1]), POLICY, profiles, tiny_taxonomy)
-    assert sorted(path.name for path in profiles.iterdir()) == ["snapshot.json", "state.parquet"]
+    assert sorted(path.name for path in profiles.iterdir()) == ["snapshot.json", "state.parquet", "surfaces.parquet"]
     assert load(profiles).state.to_pyarrow()["user_id"].to_pylist() == ["u"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["events.parquet", "profiles", "tags.parquet"]
 
@@ -303,3 +306,85 @@ def test_sources_are_named_once_each_in_their_order(tmp_path: Path, tiny_taxonom
     build(*tables(tmp_path, rows=rows), POLICY, tmp_path / "profiles", tiny_taxonomy)
     [row] = load(tmp_path / "profiles").state.to_pyarrow().to_pylist()
     assert row["sources"] == ["forum", "reviews", "shop", "social"]
+
+
+BRANDED = {
+    "run in Nike": [span("run in Nike", "Nike", "nike")],
+    "跑步 👟 NIKE": [span("跑步 👟 NIKE", "NIKE", "nike")],
+    "Zara of Paris": [span("Zara of Paris", "Zara", "zara"), span("Zara of Paris", "Paris", "paris", "place")],
+    "zara": [span("zara", "zara", "zara")],
+}
+"""Texts with their spans; each is tagged as running too."""
+
+
+def branded(folder: Path, *texts: str, taxonomy: Taxonomy = snapshots.TAXONOMY) -> Path:
+    """A snapshot of one user's clicks on the texts."""
+    events = [snapshots.event(n, text, "u") for n, text in enumerate(texts)]
+    tags = [each for text, spans in BRANDED.items() for each in (*spans, snapshots.tag(text, RUN))]
+    build(*snapshots.write_inputs(folder, events, tags, taxonomy), Policy(), folder / "profiles", as_of=snapshots.NOON)
+    return folder / "profiles"
+
+
+def test_values_of_spans_are_shown_in_the_form_most_events_write_them(tmp_path: Path) -> None:
+    snapshot = load(branded(tmp_path, *BRANDED, "跑步 👟 NIKE"))
+    assert pq.read_table(tmp_path / "profiles" / "surfaces.parquet").to_pylist() == [
+        {"dimension": "brand", "value": "nike", "surface": "NIKE", "events": 2},
+        {"dimension": "brand", "value": "nike", "surface": "Nike", "events": 1},
+        {"dimension": "brand", "value": "zara", "surface": "Zara", "events": 1},
+        {"dimension": "brand", "value": "zara", "surface": "zara", "events": 1},
+        {"dimension": "place", "value": "paris", "surface": "Paris", "events": 1},
+    ]
+    found = {(row["dimension"], row["value"]): row["label"] for row in user_profile(snapshot, "u")}
+    assert found == {
+        ("brand", "nike"): "NIKE",
+        ("brand", "zara"): "Zara",  # as often as zara, and before it
+        ("place", "paris"): "Paris",
+        ("interest", RUN): "Running",
+    }
+    assert snapshot.label("place", "nike") == "nike"  # nobody wrote it as a place
+    assert snapshot.label("interest", "nike") == "nike"
+
+
+def test_a_snapshot_without_surfaces_shows_the_values(tmp_path: Path) -> None:
+    folder = branded(tmp_path, *BRANDED)
+    (folder / "surfaces.parquet").unlink()
+    snapshot = load(folder)
+    assert snapshot.surfaces is None
+    assert {row["label"] for row in user_profile(snapshot, "u")} == {"nike", "zara", "paris", "Running"}
+
+
+def test_interests_are_called_by_their_names_in_a_language(tmp_path: Path) -> None:
+    nodes = [node.model_copy(update={"names": {"zh": "跑步"}}) if node.id == RUN else node for node in snapshots.TAXONOMY.nodes]
+    snapshot = load(branded(tmp_path, *BRANDED, taxonomy=Taxonomy(nodes=tuple(nodes))))
+    assert [snapshot.label("interest", each, "zh") for each in (RUN, CATS)] == ["跑步", "Cats"]
+    assert snapshot.label("interest", RUN) == "Running"
+    assert snapshot.label("brand", "zara", "zh") == "Zara"
+    assert {row["label"] for row in user_profile(snapshot, "u", "zh")} == {"跑步", "NIKE", "Zara", "Paris"}
+
+
+def test_spans_change_no_weight_of_an_interest(tmp_path: Path) -> None:
+    events = [snapshots.event(n, text, user) for n, (text, user) in enumerate([("run", "u"), ("cat", "u"), ("cat", "v"), ("run", "v")])]
+    tags = [snapshots.tag("run", RUN, 0.5), snapshots.tag("cat", CATS)]
+    leaks = [span("run", "run", CATS), span("cat", "ca", RUN), span("cat", "at", RUN, "place")]  # called like interests
+    alone, together = (snapshot_of(tmp_path / str(len(each)), events, tags=each) for each in (tags, tags + leaks))
+    for user in ("u", "v"):
+        found = [row for row in user_profile(together, user) if row["dimension"] == "interest"]
+        assert found == user_profile(alone, user)
+
+
+def test_a_damaged_or_strange_table_of_surfaces_is_refused(tmp_path: Path) -> None:
+    path = branded(tmp_path, *BRANDED) / "surfaces.parquet"
+    pq.write_table(pa.table({"surface": ["x"]}), path)
+    with pytest.raises(DataError, match="surfaces.parquet: holds surface, which is no table of surface forms; build the profiles again"):
+        load(path.parent)
+    path.write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="surfaces.parquet: missing or damaged"):
+        load(path.parent)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
+@pytest.mark.parametrize(("start", "end"), [(5, 5), (5, 3), (-1, 3), (0, None), (None, 3)])
+def test_offsets_that_can_not_be_are_refused(start: int | None, end: int | None, suffix: str, tmp_path: Path, tiny_taxonomy: Path) -> None:
+    marks = [*MARKS, tag("a", "nike") | {"dimension": "brand", "start": start, "end": end}]
+    with pytest.raises(DataError, match=f"tags{suffix}: start {start}, end {end} of 'nike' are no offsets; expected 0 ≤ start < end"):
+        build(*tables(tmp_path, suffix, marks=marks), POLICY, tmp_path / "profiles", tiny_taxonomy)

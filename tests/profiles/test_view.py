@@ -9,19 +9,21 @@ import pyarrow as pa
 import pytest
 
 from penchant.profiles.policy import Policy
-from penchant.profiles.view import view
+from penchant.profiles.view import by_dimension, heading, view
 from penchant.records import state_schema
 
 POLICY = Policy(shrinkage=2.0)
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def viewed(*rows: tuple[str, str, float, float]) -> dict[tuple[str, str], dict[str, Any]]:
-    """The view of a state given as (user, value, recent mass, lasting mass)."""
+def viewed(*rows: tuple[str, str, float, float], dimensions: dict[str, str] | None = None) -> dict[tuple[str, str], dict[str, Any]]:
+    """The view of a state given as (user, value, recent mass, lasting mass); values are interests unless `dimensions` says otherwise."""
     more = {"events": 1, "first_at": NOW, "last_at": NOW, "sources": ["shop"], "evidence": [], "as_of": NOW}
     table = pa.Table.from_pylist(
         [
-            {"user_id": user, "dimension": "interest", "value": value, "mass_recent": recent, "mass_lasting": lasting} | more
+            {"user_id": user, "dimension": (dimensions or {}).get(value, "interest"), "value": value}
+            | {"mass_recent": recent, "mass_lasting": lasting}
+            | more
             for user, value, recent, lasting in rows
         ],
         state_schema(POLICY.horizons),
@@ -61,3 +63,33 @@ def test_negative_mass_counts_as_none() -> None:
 
 def test_nobody_with_anything_gives_an_empty_view() -> None:
     assert viewed(("u", "run", -1.0, -1.0)) == {}
+
+
+def test_what_a_user_has_in_one_dimension_changes_nothing_in_another() -> None:
+    interests = (("u", "run", 3.0, 6.0), ("u", "cats", 0.0, 2.0), ("v", "cats", 2.0, 2.0))
+    brands = (("u", "nike", 50.0, 100.0), ("v", "nike", 1.0, 1.0), ("v", "asics", 1.0, 1.0))
+    alone, together = viewed(*interests), viewed(*interests, *brands, dimensions={"nike": "brand", "asics": "brand"})
+    for key, row in alone.items():
+        assert together[key] == row
+    # brands: nike 101 of 102; u: (100 + 2 · 101/102) / 102
+    assert together["u", "nike"]["weight"] == pytest.approx((100 + 2 * 101 / 102) / 102)
+
+
+def test_dimensions_stand_in_their_order_and_attributes_in_theirs() -> None:
+    names = ["place", "zodiac", "brand", "interest", "actor", "product", "interest", "work", "brand"]
+    rows = [{"dimension": dimension, "value": n} for n, dimension in enumerate(names)]
+    found = {dimension: [row["value"] for row in each] for dimension, each in by_dimension(rows).items()}
+    assert list(found.items()) == [
+        ("interest", [3, 6]),
+        ("brand", [2, 8]),
+        ("product", [5]),
+        ("work", [7]),
+        ("place", [0]),
+        ("actor", [4]),
+        ("zodiac", [1]),
+    ]
+    assert by_dimension([]) == {}
+
+
+def test_a_dimension_nobody_foresaw_has_a_heading_too() -> None:
+    assert [heading(each) for each in ("interest", "brand", "zodiac")] == ["Interests", "Brands", "Zodiac"]

@@ -20,9 +20,10 @@ from penchant.ingest.clean import text_key
 from penchant.profiles.evaluate import Planted
 from penchant.reports.overview_page import choose
 from penchant.tagging import precision
+from penchant.taxonomy import Taxonomy
 from tests.chain import BOLD, SCRIPT, go_through
 from tests.figures import NASTY, addresses, elements, figures, words
-from tests.snapshots import NOON, event, snapshot_of, tag, write_inputs
+from tests.snapshots import NOON, TAXONOMY, event, snapshot_of, span, tag, write_inputs
 from tests.tables import everything_in
 
 CORPUS = [
@@ -164,13 +165,20 @@ def test_who_changed_an_interest_is_chosen_first(tmp_path: Path) -> None:
     assert choose(snapshot, {}) == ["u0", "u1", "u2"]
 
 
+def test_who_is_chosen_has_many_events_behind_interests(tmp_path: Path) -> None:
+    events = [event(user, "run", f"u{user}") for user in range(3)] + [event(10 + n, "Nike of Paris", "shopper") for n in range(9)]
+    tags = [tag("run", "sports.running"), span("Nike of Paris", "Nike", "nike"), span("Nike of Paris", "Paris", "paris", "place")]
+    assert choose(snapshot_of(tmp_path, events, tags=tags), {}) == ["u0", "u1", "u2"]
+    assert choose(snapshot_of(tmp_path, events[1:], tags=tags), {}) == ["u1", "u2", "shopper"]
+
+
 @pytest.fixture
 def other_site(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """A function that makes events, tags and profiles of other rows; the settings that name them."""
 
-    def make(events: list[dict[str, Any]], tags: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    def make(events: list[dict[str, Any]], tags: list[dict[str, Any]] | None = None, taxonomy: Taxonomy = TAXONOMY) -> dict[str, Any]:
         folder = tmp_path / "other"
-        write_inputs(folder, events, tags)
+        write_inputs(folder, events, tags, taxonomy)
         (folder / "summary.json").write_text('{"shop": {"rows": 2, "rejected: x": 2}, "social": {}}')
         (folder / "rejects.csv").write_text("source,file,row,column,value,reason\n")
         main(["profile", "build", str(folder), str(folder / "tags.parquet"), "-o", str(folder / "profiles")])
@@ -195,6 +203,74 @@ def test_a_user_without_interests_has_no_picture_of_them(
     assert "Interests over time" not in other
 
 
+def test_other_dimensions_follow_with_their_strongest_surfaces(
+    report: Callable[..., str], other_site: Callable[..., dict[str, Any]]
+) -> None:
+    text = "run in Nike, ASICS, Hoka, Brooks, Saucony, Puma or 李宁, Paris"
+    named = [span(text, name, name.casefold(), score=1 - n / 10) for n, name in enumerate(re.findall("[A-Z][A-Za-z]+|李宁", text)[:7])]
+    page = report(**other_site([event(1, text, "u")], [tag(text, "sports.running"), *named, span(text, "Paris", "paris", "place")]))
+    part = page[page.index("<h3>u</h3>") : page.index("<h2>Segments</h2>")]
+    # one click on one text: 1, 0.9 … 0.4 of 4.9 in brands, which are all the brands there are; confidence 4.9 / 9.9
+    assert re.findall("<b>(.*?)</b>", part) == ["Running", "Nike", "ASICS", "Hoka", "Brooks", "Saucony", "Paris"]
+    shown = words(part)
+    assert "Brands, confidence 0.49 Nike weight 0.204, index 100, 1 events, last 2026-03-01" in shown
+    assert "Places, confidence 0.17 Paris weight 1.000" in shown
+    assert shown.count(f"· shop/click · {text}") == 7
+    opened = [attributes for name, attributes in elements(part) if name == "details"]
+    assert ["open" in each for each in opened] == [True, *[False] * 6]
+
+
+def over_time(page: str) -> str:
+    """The picture of a user's interests."""
+    [found] = [each for each in re.findall("<svg.*?</svg>", page, flags=re.DOTALL) if "Interests over time" in each]
+    return found
+
+
+def test_spans_change_neither_picture_nor_rows_of_the_interests(
+    report: Callable[..., str], other_site: Callable[..., dict[str, Any]]
+) -> None:
+    events = [event(1, "run", "u", 9), event(2, "cat", "u", 3), event(3, "run", "v"), event(4, "brand", "u", 40), event(5, "brand", "u", 1)]
+    tags = [tag("run", "sports.running"), tag("cat", "pets.cats")]
+    spans = [span("brand", "and", "pets.cats"), span("run", "ru", "sports.football"), span("cat", "cat", "sports.running", "place")]
+    pages = [report(**other_site(events, each) | {"users": ["u"]}) for each in (tags, tags + spans)]
+    assert over_time(pages[0]) == over_time(pages[1])
+    rows = [page[page.index("<h3>u</h3>") : page.index("<h2>Segments</h2>")] for page in pages]
+    assert re.findall("<details.*?</summary>", rows[0], re.DOTALL) == re.findall("<details.*?</summary>", rows[1], re.DOTALL)[:2]
+
+
+def test_the_page_calls_interests_by_their_names_in_a_language(
+    report: Callable[..., str], other_site: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    names = {"sports.running": "跑步", "sports.football": "足球", "pets.cats": "猫咪", "society.faith": "宗教信仰"}
+    nodes = tuple(node.model_copy(update={"names": {"zh": names[node.id]} if node.id in names else {}}) for node in TAXONOMY.nodes)
+    events = [event(1, "run", "u", 9), event(2, "goal", "u", 3), event(3, "stage", "u", 3)]
+    truth = {"user_id": "u", "interests": ["pets.cats"], "changed_at": "2026-02-26", "dropped": "sports.football", "gained": "pets.cats"}
+    (tmp_path / "truth.jsonl").write_text(json.dumps(truth))
+    settings = other_site(events, taxonomy=Taxonomy(nodes=nodes)) | {"truth": str(tmp_path / "truth.jsonl")}
+    page = report(**settings, language="zh")
+    shown = words(page)
+    assert "Planted: 猫咪 given up: 足球" in shown
+    assert "Never in a profile, by default: Church choir, 宗教信仰." in shown
+    for each in ("跑步 weight 0.", "足球 weight 0.", "Theatre weight 0.", "跑步 sports.running"):  # the last in the tagger's table
+        assert each in shown
+    assert [name for name in ("跑步", "足球", "Theatre") if name in words(over_time(page))] == ["跑步", "足球", "Theatre"]
+    corpus = words(page[page.index("<h2>The corpus</h2>") : page.index("<h2>The tagger</h2>")])
+    assert "猫咪" in corpus
+    assert "food.baking" in corpus  # no node of this taxonomy
+    assert "Running" not in shown
+    assert "Running" in words(report(**settings))
+
+
+def test_a_tagger_of_both_tasks_is_shown_with_its_spans(page: str, report: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "both.json").write_text(json.dumps(figures("both")), encoding="utf-8")
+    both = report(training=str(tmp_path / "both.json"))
+    assert "Spans missed and wrongly found" not in words(page)
+    assert "Spans missed and wrongly found" in words(both)
+    assert re.findall(r'<span class="mark (\w+)">([^<]*)</span>', both) == [("good", "&lt;b&gt;Nike"), ("bad", "rain"), ("missed", "北京")]
+    profiles = [each[each.index("<h2>Profiles</h2>") :] for each in (page, both)]
+    assert profiles[0] == profiles[1]
+
+
 def test_profiles_of_nobody_make_a_page_of_nobody(report: Callable[..., str], other_site: Callable[..., dict[str, Any]]) -> None:
     assert "0 profiles" in words(report(**other_site([event(1, "untagged", "u")])))
 
@@ -208,6 +284,7 @@ def test_profiles_of_nobody_make_a_page_of_nobody(report: Callable[..., str], ot
         ({"corpus": []}, "corpus: "),
         ({"training": "{bad}"}, "{bad}: no training report"),
         ({"training": "{empty}"}, "{empty}: not JSON"),
+        ({"training": "{spans}"}, "{spans}: no training report"),  # the page is about interests
         ({"segments": []}, "segments: "),
         ({"segments": ["{bad}"]}, "{bad}"),
         ({"segments": ["{faith}"]}, "{faith}: faith: sensitive"),
@@ -215,6 +292,7 @@ def test_profiles_of_nobody_make_a_page_of_nobody(report: Callable[..., str], ot
         ({"events": "{empty}"}, "{empty}"),
         ({"tags": "{bad}"}, "{bad}: has no column text_key"),
         ({"profiles": "{empty}"}, "{empty}: no snapshot"),
+        ({"language": "zh"}, "language: no interest has a name in 'zh'"),
         ({"user": ["r00"]}, "unknown key 'user'; did you mean 'users'"),
     ],
 )
@@ -222,6 +300,7 @@ def test_what_can_not_be_shown_is_named_and_the_earlier_page_stays(
     changed: dict[str, Any], shown: str, site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {"bad": '{"text": "run"}\n', "empty": "", "faith": "name: f\npurpose: p\nrule: {interest: faith}\n"}
+    files["spans"] = json.dumps(figures("spans"))
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     (tmp_path / "page.html").write_text("the earlier page")

@@ -8,6 +8,7 @@ from typing import Any
 import ibis
 import pyarrow as pa
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from penchant.profiles.policy import Policy
@@ -25,14 +26,22 @@ def row(value: str, weight: float, *snippets: str, **more: Any) -> dict[str, Any
     evidence = [
         {"contribution": -1.25, "occurred_at": NOON, "source": "shop", "action": "refund", "snippet": snippet} for snippet in snippets
     ]
-    base = {"dimension": "interest", "value": value, "weight": weight, "index": 149.6, "trend": 0.0, "confidence": 0.876}
+    base = {
+        "label": TAXONOMY.label(value),
+        "dimension": "interest",
+        "value": value,
+        "weight": weight,
+        "index": 149.6,
+        "trend": 0.0,
+        "confidence": 0.876,
+    }
     return base | {"events": 3, "last_at": NOON, "evidence": evidence} | more
 
 
-def drawn(*rows: dict[str, Any], user: str = "u", snapshot: Snapshot = SNAPSHOT) -> list[str]:
+def drawn(*rows: dict[str, Any], user: str = "u", snapshot: Snapshot = SNAPSHOT, top: int | None = None) -> list[str]:
     """The lines a wide terminal without colours shows."""
     stream = io.StringIO()
-    draw_profile(user, list(rows), snapshot, Console(file=stream, width=200, color_system=None, highlight=False, soft_wrap=True))
+    draw_profile(user, list(rows), snapshot, top, Console(file=stream, width=200, color_system=None, highlight=False, soft_wrap=True))
     return stream.getvalue().splitlines()
 
 
@@ -51,10 +60,54 @@ def test_figures_stand_beside_the_name_people_read() -> None:
     assert found.endswith("weight 0.123  index 150  trend ↗ ×2.0  3 events, last 2026-03-01")
 
 
-def test_a_value_outside_the_taxonomy_and_another_dimension_are_shown_as_they_are() -> None:
-    lines = [line for line in drawn(row("gone.node", 0.5), row("run", 0.5, dimension="brand")) if "█" in line]
-    assert lines[0].startswith("gone.node ")
-    assert lines[1].startswith("brand: run ")
+def test_a_value_outside_the_taxonomy_is_shown_as_it_is() -> None:
+    assert drawn(row("gone.node", 0.5))[2].startswith("gone.node ")
+
+
+def test_dimensions_stand_below_each_other_with_heading_scale_and_top_of_their_own() -> None:
+    found = drawn(
+        row("nike", 0.08, label="Nike", dimension="brand", confidence=0.4),
+        row("run", 0.5),
+        row("zara", 0.02, label="ZARA", dimension="brand", confidence=0.4),
+        row("cats", 0.25),
+        row("x", 0.1),
+        row("paris", 0.001, label="Paris", dimension="place", confidence=0.125),
+        row("leo", 0.9, dimension="zodiac", confidence=0.5),
+        top=2,
+    )
+    assert [line.split("█")[0].strip() for line in found if line] == [
+        "u  as of 2026-03-01 12:30 UTC, confidence 0.88",  # that of the interests
+        "Interests, confidence 0.88",
+        "Running",
+        "Cats & [bold]kittens[/bold]",
+        "Brands, confidence 0.40",
+        "Nike",
+        "ZARA",
+        "Places, confidence 0.12",
+        "Paris",
+        "Zodiac, confidence 0.50",
+        "leo",
+    ]
+    assert [line.count("█") for line in found if "█" in line] == [30, 15, 30, 8, 30, 30]  # 30 · 0.02/0.08 = 7.5, rounded to even
+
+
+def test_interests_alone_need_no_heading_and_another_dimension_does() -> None:
+    assert "Interests" not in "\n".join(drawn(row("run", 0.5), row("cats", 0.5)))
+    found = drawn(row("nike", 0.5, label="Nike", dimension="brand", confidence=0.25))
+    assert found[0].endswith("confidence 0.25")
+    assert found[2] == "Brands, confidence 0.25"
+
+
+@pytest.mark.parametrize("longest", ["跑步", "跑鞋测评与马拉松训练计划大全及装备推荐", "👟 shoes", "x" * 60])
+def test_bars_stand_below_each_other_whatever_the_script(longest: str) -> None:
+    lines = [
+        line
+        for line in drawn(row("run", 0.5), row("cats", 0.4), row("r", 0.3, label="飞马", dimension="product"), row("s", 0.5, label=longest))
+        if "█" in line
+    ]
+    width = max(28, cell_len(longest) + 1)  # a Chinese character and an emoji are two cells wide
+    assert [cell_len(line.split("█")[0]) for line in lines] == [width] * 4
+    assert len({cell_len(line.split("weight")[0]) for line in lines}) == 1
 
 
 @pytest.mark.parametrize("text", ["[bold red]not a style[/]", "[/] ]", "ラーメン 🍜 :smile:", "https://shop.example/x?[1]", "", "x" * 160])

@@ -89,10 +89,11 @@ def days_to_follow(rows: ir.Table, policy: Policy, truth: dict[str, Planted], ho
     changed = {user: planted for user, planted in truth.items() if planted.changed_at is not None and planted.gained and planted.dropped}
     if not changed:
         return {"changed_users": 0}
+    rows = rows.filter(rows.dimension == "interest")
     first = min(planted.changed_at for planted in changed.values() if planted.changed_at is not None)
     last = rows.occurred_at.max().to_pyarrow().as_py()
     days = [first + timedelta(days=n) for n in range((last - first).days + 1)] if last is not None else []
-    rows_of_changed = rows.filter(rows.user_id.isin(list(changed)) & (rows.dimension == "interest"))
+    rows_of_changed = rows.filter(rows.user_id.isin(list(changed)))
     mass: defaultdict[tuple[str, datetime], dict[str, dict[str, float]]] = defaultdict(dict)
     for row in masses_over_time(rows_of_changed, policy, days).to_pyarrow().to_pylist() if days else []:
         mass[row["user_id"], row["as_of"]][row["value"]] = {name: row[f"mass_{name}"] for name in policy.horizons}

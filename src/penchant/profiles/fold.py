@@ -5,10 +5,13 @@ its time, h a horizon's half-life and T the instant `as_of`:
 
     c = score · source_weight · action_weight · rating_factor      (|rating_factor| where action_weight < 0)
     mass = Σ c · 2^(−(T − t)/h)
+
+Beside it, `surfaces` counts how people write what spans found, so that "nike" can be shown as "Nike".
 """
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import reduce
 
 import ibis
 import ibis.expr.types as ir
@@ -19,6 +22,7 @@ from penchant.taxonomy import Taxonomy
 SNIPPET_CHARACTERS = 160
 MICROSECONDS_PER_DAY = 86_400_000_000
 KEY = ("user_id", "dimension", "value")
+SURFACE_KEY = ("dimension", "value", "surface")
 
 
 def microseconds(moment: ir.Value) -> ir.Value:
@@ -57,20 +61,38 @@ def contributions(events: ir.Table, tags: ir.Table, policy: Policy, taxonomy: Ta
     An event counts once however often its id occurs, and a tag that a text bears several times (a brand named twice)
     counts once, with its best score.
     """
-    barred = sorted(taxonomy.sensitive - set(policy.allowed_sensitive))
-    kept = tags.filter(tags.score >= policy.minimum_score)
-    if barred:
-        kept = kept.filter((kept.dimension != "interest") | kept.value.notin(barred))
+    kept = admitted(tags, policy, taxonomy)
     best = kept.group_by("text_key", "dimension", "value").agg(score=kept.score.max())
-    joined = events.distinct(on="event_id", keep="first").inner_join(best, "text_key")
-    text = ibis.ifelse(
-        joined.title.isnull(), joined.body, ibis.ifelse(joined.body.isnull(), joined.title, joined.title + " · " + joined.body)
-    )
+    joined = once_each(events).inner_join(best, "text_key")
     action, factor = lookup(joined.action, policy.action_weights), rating_factor(joined.rating, policy.rating_factors)
     worth = lookup(joined.source, policy.source_weights) * action * ibis.ifelse(action < 0, factor.abs(), factor)
     return joined.select(
-        *KEY, "event_id", "occurred_at", "source", "action", snippet=text.left(SNIPPET_CHARACTERS), contribution=joined.score * worth
+        *KEY,
+        "event_id",
+        "occurred_at",
+        "source",
+        "action",
+        snippet=text_of(joined, " · ").left(SNIPPET_CHARACTERS),
+        contribution=joined.score * worth,
     )
+
+
+def admitted(tags: ir.Table, policy: Policy, taxonomy: Taxonomy) -> ir.Table:
+    """The tags that may enter profiles: those that score enough and are no sensitive interests, unless the policy allows them."""
+    barred = sorted(taxonomy.sensitive - set(policy.allowed_sensitive))
+    kept = tags.filter(tags.score >= policy.minimum_score)
+    return kept.filter((kept.dimension != "interest") | kept.value.notin(barred)) if barred else kept
+
+
+def once_each(events: ir.Table) -> ir.Table:
+    """Each event once, however often its id occurs."""
+    return events.distinct(on="event_id", keep="first")
+
+
+def text_of(events: ir.Table, between: str) -> ir.Value:
+    """Title and body of each event with `between` between them, or the one there is: with a line feed, `ingest.clean.document`."""
+    title, body = events.title.nullif(""), events.body.nullif("")
+    return ibis.ifelse(title.isnull(), body, ibis.ifelse(body.isnull(), title, title + between + body))
 
 
 def fold(rows: ir.Table, policy: Policy, as_of: datetime) -> ir.Table:
@@ -94,6 +116,33 @@ def fold(rows: ir.Table, policy: Policy, as_of: datetime) -> ir.Table:
         evidence=piece.collect(where=ranked["rank"] < policy.evidence_kept, order_by=ranked["rank"]),
         as_of=ibis.literal(as_of, type="timestamp('UTC')"),
     )
+
+
+def surfaces(events: ir.Table, tags: ir.Table, policy: Policy, taxonomy: Taxonomy, as_of: datetime) -> ir.Table:
+    """How spans are written: per `dimension`, `value` and `surface`, the number of `events` up to `as_of` whose text bears that form.
+
+    An event counts once, however often its id or the form in its text occurs. Offsets count code points of
+    `ingest.clean.document`. Tables of parts that have no event in common add up to that of the whole: see `add_surfaces`.
+    """
+    kept = admitted(tags, policy, taxonomy)
+    spans = kept.filter(kept.start.notnull() & kept.end.notnull()).select("text_key", "dimension", "value", "start", "end")
+    counted = once_each(events).filter(lambda row: row.occurred_at <= ibis.literal(as_of, type="timestamp('UTC')"))
+    joined = counted.inner_join(spans, "text_key")
+    surface = text_of(joined, "\n").substr(joined.start, joined.end - joined.start).replace("\n", " ").strip()
+    borne = joined.select("dimension", "value", "event_id", surface=surface).filter(lambda row: row.surface != "")
+    return borne.group_by(*SURFACE_KEY).agg(events=borne.event_id.nunique())
+
+
+def add_surfaces(first: ir.Table, *others: ir.Table) -> ir.Table:
+    """The `surfaces` of all events from those of parts that have no event in common."""
+    together = reduce(lambda one, other: one.union(other), others, first)
+    return together.group_by(*SURFACE_KEY).agg(events=together.events.sum())
+
+
+def frequent_surfaces(counted: ir.Table) -> ir.Table:
+    """Of `surfaces`, the form of each dimension and value with the most events; of several, the alphabetically first."""
+    order = ibis.row_number().over(group_by=["dimension", "value"], order_by=[counted.events.desc(), counted.surface])
+    return counted.mutate(order=order).filter(lambda row: row.order == 0).select(*SURFACE_KEY)
 
 
 def masses_over_time(rows: ir.Table, policy: Policy, instants: Iterable[datetime]) -> ir.Table:

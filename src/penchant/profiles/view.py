@@ -1,9 +1,26 @@
 """The view: what people see of profile state. Computed when it is read, never stored and added to."""
 
+from typing import Any
+
 import ibis
 import ibis.expr.types as ir
 
 from penchant.profiles.policy import Policy
+
+DIMENSIONS = {"interest": "Interests", "brand": "Brands", "product": "Products", "work": "Works", "place": "Places"}
+"""Headings of the dimensions, in the order in which they are shown."""
+
+
+def heading(dimension: str) -> str:
+    """What stands over a dimension's attributes."""
+    return DIMENSIONS.get(dimension, dimension.capitalize())
+
+
+def by_dimension(attributes: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Attributes per dimension, in the order of `DIMENSIONS` and then of the alphabet; within one they stay as they were."""
+    known = {dimension: n for n, dimension in enumerate(DIMENSIONS)}
+    found = sorted({row["dimension"] for row in attributes}, key=lambda each: (known.get(each, len(known)), each))
+    return {dimension: [row for row in attributes if row["dimension"] == dimension] for dimension in found}
 
 
 def view(state: ir.Table, policy: Policy) -> ir.Table:

@@ -2,7 +2,9 @@
 
 import csv
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from penchant.ingest.readers import BadRow, Row, rows
 from penchant.profiles.evaluate import Planted, evaluate, load_truth
 from penchant.profiles.fold import contributions, masses_over_time
 from penchant.profiles.snapshot import Snapshot, connect, load, read_inputs, user_profile
+from penchant.profiles.view import by_dimension, heading
 from penchant.reports import pictures
 from penchant.reports.page import render
 from penchant.reports.training_page import report_values
@@ -26,9 +29,25 @@ from penchant.taxonomy import Taxonomy
 
 POINTS = 60
 ROWS_PER_USER = 8
+OTHERS_PER_USER = 5
+"""Attributes of each dimension but interests."""
 LINES_PER_USER = 6
 SENSITIVE_HIDDEN = 10
-FIGURES = {"labels", "rows", "history", "results", "intervals", "calibration", "curves", "confusions", "mistakes", "model", "temperature"}
+FIGURES = {
+    "labels",
+    "rows",
+    "history",
+    "results",
+    "intervals",
+    "calibration",
+    "curves",
+    "confusions",
+    "mistakes",
+    "model",
+    "parts",
+    "slices",
+    "temperature",
+}
 
 
 class ReportSettings(Settings):
@@ -50,21 +69,29 @@ class ReportSettings(Settings):
     """Users to show; absent: three chosen from the truth or by number of events."""
     segments: tuple[Path, ...] = Field(min_length=1)
     """Rules whose sizes are shown."""
+    language: str | None = None
+    """Call interests by their names in this language (ISO 639-1), such as zh; absent: by the names themselves."""
 
 
 def overview_page(settings: ReportSettings) -> str:
     """One self-contained HTML page."""
     snapshot = load(settings.profiles)
+    taxonomy, language = snapshot.taxonomy, settings.language
+    taxonomy.require_language(language, "language")
     figures = read_json(settings.training)
     if not isinstance(figures, dict) or not FIGURES.issubset(figures):
         raise DataError(f"{settings.training}: no training report; penchant train writes one as report.json")
     truth = load_truth(settings.truth) if settings.truth is not None else {}
     measured = None
     if settings.truth is not None:
-        measured = evaluate(settings.events, settings.tags, snapshot.policy, snapshot.taxonomy, settings.profiles, settings.truth)
+        measured = evaluate(settings.events, settings.tags, snapshot.policy, taxonomy, settings.profiles, settings.truth)
+    if language is not None:
+        figures["labels"] = {
+            label: taxonomy.label(label, language) if label in taxonomy.by_id else name for label, name in figures["labels"].items()
+        }
     return render(
         "overview.html",
-        corpus=corpus_figures(settings.corpus, snapshot.taxonomy),
+        corpus=corpus_figures(settings.corpus, taxonomy, language),
         **report_values(figures),
         sources={
             name: {"rows": counts.get("rows", 0), "events": counts.get("events", 0)}
@@ -75,11 +102,11 @@ def overview_page(settings: ReportSettings) -> str:
         measured=measured,
         users=users(settings, snapshot, truth),
         segments=segments(settings, snapshot),
-        hidden=sorted(snapshot.taxonomy.label(each) for each in snapshot.taxonomy.sensitive)[:SENSITIVE_HIDDEN],
+        hidden=sorted(taxonomy.label(each, language) for each in taxonomy.sensitive)[:SENSITIVE_HIDDEN],
     )
 
 
-def corpus_figures(paths: tuple[Path, ...], taxonomy: Taxonomy) -> dict[str, Any]:
+def corpus_figures(paths: tuple[Path, ...], taxonomy: Taxonomy, language: str | None) -> dict[str, Any]:
     """Counts of the labelled texts, and a picture of how often each interest occurs."""
     texts: list[Row] = []
     for path in paths:
@@ -92,7 +119,7 @@ def corpus_figures(paths: tuple[Path, ...], taxonomy: Taxonomy) -> dict[str, Any
     if not texts:
         raise DataError(f"{', '.join(map(str, paths))}: no texts")
     counts = Counter(label for text in texts for label in text["interests"])
-    drawn = pictures.bars([(taxonomy.label(label), count) for label, count in counts.most_common()], "texts per interest")
+    drawn = pictures.bars([(taxonomy.label(label, language), count) for label, count in counts.most_common()], "texts per interest")
     return {
         "texts": len(texts),
         "kinds": Counter(text.get("kind") or "text" for text in texts),
@@ -121,7 +148,7 @@ def rejects(path: Path) -> dict[str, Any]:
 
 def users(settings: ReportSettings, snapshot: Snapshot, truth: dict[str, Planted]) -> list[dict[str, Any]]:
     """The chosen users with their attributes, and a picture of how their interests changed."""
-    chosen = {user: user_profile(snapshot, user)[:ROWS_PER_USER] for user in list(settings.users) or choose(snapshot, truth)}
+    chosen = {user: user_profile(snapshot, user, settings.language) for user in list(settings.users) or choose(snapshot, truth)}
     events, tags, taxonomy, _ = read_inputs(connect(), settings.events, settings.tags, snapshot.taxonomy)
     worth = contributions(events, tags, snapshot.policy, taxonomy).filter(
         lambda row: row.user_id.isin(list(chosen)) & (row.dimension == "interest")
@@ -133,7 +160,9 @@ def users(settings: ReportSettings, snapshot: Snapshot, truth: dict[str, Planted
     mass: defaultdict[str, dict[str, dict[Any, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in masses_over_time(worth, snapshot.policy, days).to_pyarrow().to_pylist() if days else []:
         mass[row["user_id"]][row["value"]][row["as_of"]] = max(row[short], 0.0)
-    return [one_user(user, attributes, mass[user], days, snapshot, truth.get(user)) for user, attributes in chosen.items()]
+    label = partial(snapshot.label, "interest", language=settings.language)
+    barred = snapshot.taxonomy.sensitive - set(snapshot.policy.allowed_sensitive)
+    return [one_user(user, attributes, mass[user], days, label, barred, truth.get(user)) for user, attributes in chosen.items()]
 
 
 def one_user(
@@ -141,29 +170,30 @@ def one_user(
     attributes: list[dict[str, Any]],
     mass: dict[str, dict[Any, float]],
     days: list[Any],
-    snapshot: Snapshot,
+    label: Callable[[str], str],
+    barred: frozenset[str],
     planted: Planted | None,
 ) -> dict[str, Any]:
-    """What the page shows of one user."""
+    """What the page shows of one user; interests are called by their `label`, and those that are `barred` stay out of what was planted."""
     strongest = sorted(mass, key=lambda value: -max(mass[value].values()))[:LINES_PER_USER]
     totals = {day: sum(series.get(day, 0.0) for series in mass.values()) or 1.0 for day in days}
-    lines = {snapshot.taxonomy.label(value): [mass[value].get(day, 0.0) / totals[day] for day in days] for value in strongest}
+    lines = {label(value): [mass[value].get(day, 0.0) / totals[day] for day in days] for value in strongest}
     drawn = pictures.shares_over_time(days, lines, planted.changed_at if planted is not None else None) if lines else ""
-    barred = snapshot.taxonomy.sensitive - set(snapshot.policy.allowed_sensitive)
+    dimensions = by_dimension(attributes)
     return {
         "id": user,
-        "rows": attributes,
-        "planted": sorted(snapshot.taxonomy.label(each) for each in planted.interests - barred) if planted is not None else [],
-        "dropped": snapshot.taxonomy.label(planted.dropped)
-        if planted is not None and planted.dropped and planted.dropped not in barred
-        else None,
+        "rows": dimensions.pop("interest", [])[:ROWS_PER_USER],
+        "others": [{"heading": heading(dimension), "rows": rows[:OTHERS_PER_USER]} for dimension, rows in dimensions.items()],
+        "planted": sorted(label(each) for each in planted.interests - barred) if planted is not None else [],
+        "dropped": label(planted.dropped) if planted is not None and planted.dropped and planted.dropped not in barred else None,
         "picture": Markup(drawn),  # noqa: S704 - our own SVG
     }
 
 
 def choose(snapshot: Snapshot, truth: dict[str, Planted]) -> list[str]:
-    """Three users with many events, two of whom changed an interest where that is known."""
-    table = snapshot.state.group_by("user_id").agg(events=snapshot.state.events.sum())
+    """Three users with many events behind their interests, two of whom changed an interest where that is known."""
+    state = snapshot.state
+    table = state.group_by("user_id").agg(events=state.events.sum(where=state.dimension == "interest").fill_null(0))
     busiest = table.order_by(table.events.desc(), table.user_id).limit(200).to_pyarrow()["user_id"].to_pylist()
     changed = [user for user in busiest if user in truth and truth[user].changed_at is not None][:2]
     return (changed + [user for user in busiest if user not in changed])[:3]
