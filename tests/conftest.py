@@ -43,15 +43,29 @@ def root() -> Path:
     return ROOT
 
 
+CHARACTERS = "跑步鞋华为手机猫咪粮小米耐克在北京上海的了我买很好用一双只下雨快递"
+"""Vocabulary of the Chinese tiny model: simplified characters alone."""
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a randomly initialised one-layer BERT, 16 wide, over `WORDS`."""
+    return write_model(tmp_path_factory.mktemp("tiny") / "model", WORDS)
+
+
+@pytest.fixture(scope="session")
+def character_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a BERT like `bert-base-chinese`, whose vocabulary is characters, but tiny and untrained."""
+    return write_model(tmp_path_factory.mktemp("characters") / "model", list(CHARACTERS))
+
+
+def write_model(folder: Path, pieces: list[str]) -> Path:
+    """A BERT of one layer over these word pieces."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-    folder = tmp_path_factory.mktemp("tiny") / "model"
-    vocabulary = {token: n for n, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
+    vocabulary = {token: n for n, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces])}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

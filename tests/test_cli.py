@@ -13,13 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from penchant.cli import cli, main
 from penchant.ingest.clean import text_key
+from penchant.tagging.bundle import load_spec, save_spec
 from tests.chain import BOLD, CAT_PEOPLE, LAST, RUNNERS, SCRIPT, go_through, write_sources
+from tests.snapshots import span
 from tests.tables import everything_in, write_rows
+from tests.tagging.test_tagger import write_span_bundle
+from tests.training.conftest import TOPICS, labelled
 
 TEXTS = {
     "Run in the rain": {"sports.running"},
@@ -186,6 +191,238 @@ def test_profile_show_gives_a_picture_or_json(chain: Path, run: Any) -> None:
     assert snippets == {"food.baking": [SCRIPT], "sports.running": ["trail 😀 https://shop.example/run"]}
 
 
+SPANS = (
+    ("Run in the rain", "Run", "pets.cats", "brand"),  # called like an interest, and 52 people read it
+    ("A cat and bread", "A cat", "a cat", "brand"),
+    ("A cat and bread", "bread", "bread", "brand"),
+    ("A cat and bread", "bread", "sports.running", "product"),
+    ("A cat and bread", "cat", "cat", "place"),
+    (SCRIPT, "oven", "pets.cats", "work"),
+)
+
+
+@pytest.fixture(scope="module")
+def spanned(chain: Path, tiny_taxonomy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the chain's tags and spans beside them, and profiles of both, whose taxonomy has a Chinese name."""
+    before, folder = list(logging.root.handlers), tmp_path_factory.mktemp("spanned")
+    named = tiny_taxonomy.read_text(encoding="utf-8").replace("name: Cats", "name: Cats, names: {zh: 猫咪}")
+    (folder / "taxonomy.yaml").write_text(named, encoding="utf-8")
+    tags = pq.read_table(chain / "tags.parquet")
+    spans = [span(text, surface, value, dimension) for text, surface, value, dimension in SPANS]
+    pq.write_table(pa.concat_tables([tags, pa.Table.from_pylist(spans, tags.schema)]), folder / "tags.parquet")
+    inputs = [str(chain / "events"), str(folder / "tags.parquet"), "--taxonomy", str(folder / "taxonomy.yaml")]
+    main(["profile", "build", *inputs, "-o", str(folder / "profiles")])
+    logging.root.handlers[:] = before
+    return folder
+
+
+def test_profile_show_draws_every_dimension_with_its_top_and_surfaces(spanned: Path, run: Any) -> None:
+    code, out, _ = run("profile", "show", "c1", "--profiles", spanned / "profiles", "--top", 1, "--language", "zh")
+    assert code == 0
+    headings = [line.split(", confidence")[0] for line in out.splitlines() if ", confidence" in line]
+    assert headings == ["c1  as of 2026-03-29 01:30 UTC", "Interests", "Brands", "Products", "Places"]
+    assert out.count("█") == 4 * 30
+    assert [shown for shown in ("A cat  ", "bread  ", "cat  ") if f"\n{shown}" in out] == ["A cat  ", "bread  ", "cat  "]
+    code, out, _ = run("profile", "show", "c1", "--profiles", spanned / "profiles", "--language", "zh")
+    assert out.count("█") > 4 * 30  # both interests and both brands
+    assert "\n猫咪  " in out
+    code, out, _ = run("profile", "show", "c1", "--profiles", spanned / "profiles", "--json", "--language", "zh", "--top", 1)
+    labels = {(row["dimension"], row["value"]): row["label"] for row in json.loads(out)["attributes"]}
+    assert labels == {
+        ("interest", "pets.cats"): "猫咪",
+        ("interest", "food.baking"): "Baking",
+        ("brand", "a cat"): "A cat",
+        ("brand", "bread"): "bread",
+        ("product", "sports.running"): "bread",
+        ("place", "cat"): "cat",
+    }
+
+
+def test_spans_count_for_no_interest(chain: Path, spanned: Path, run: Any) -> None:
+    code, out, _ = run("segment", "size", chain / "cats.yaml", "--profiles", spanned / "profiles")
+    assert (code, out) == (0, "cats: fewer than 50 people as of 2026-03-29T01:30:00+00:00\n")
+    assert run("segment", "size", chain / "sporty.yaml", "--profiles", spanned / "profiles")[1].startswith("sporty: 53 people")
+    found = [
+        json.loads(
+            run(
+                "profile",
+                "evaluate",
+                chain / "events",
+                each / "tags.parquet",
+                "--profiles",
+                each / "profiles",
+                "--truth",
+                chain / "truth.jsonl",
+            )[1]
+        )
+        for each in (chain, spanned)
+    ]
+    assert found[0] == found[1]
+
+
+@pytest.fixture(scope="module")
+def span_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of spans that can be told by eye."""
+    return write_span_bundle(tmp_path_factory.mktemp("spans") / "bundle")
+
+
+def test_two_bundles_tag_for_profiles_of_interests_and_names(
+    chain: Path, tiny_bundle: Path, span_bundle: Path, tmp_path: Path, run: Any
+) -> None:
+    both = ("--bundle", tiny_bundle, "--bundle", span_bundle)
+    code, out, _ = run("tag", chain / "events", *both, "-o", tmp_path / "tags.parquet")
+    assert code == 0
+    # the six tags of interests, an oven and a shoe
+    assert out.startswith("58 rows, 5 distinct texts, 8 tags; 0 texts without a tag, 0 rows without a usable text\n")
+    metadata = pq.read_schema(tmp_path / "tags.parquet").metadata
+    assert metadata[b"penchant.bundle"].decode() == f"{load_spec(tiny_bundle).fingerprint}+{load_spec(span_bundle).fingerprint}"
+    assert run("profile", "build", chain / "events", tmp_path / "tags.parquet", "-o", tmp_path / "profiles")[0] == 0
+    for user, expected in (
+        ("r00", {("interest", "sports.running"), ("product", "shoe")}),
+        (BOLD, {("interest", "sports.running"), ("interest", "food.baking"), ("product", "oven")}),
+        ("c0", {("interest", "pets.cats"), ("interest", "food.baking")}),
+    ):
+        found = json.loads(run("profile", "show", user, "--profiles", tmp_path / "profiles", "--json")[1])
+        assert {(row["dimension"], row["value"]) for row in found["attributes"]} == expected
+    shown = run("profile", "show", "r00", "--profiles", tmp_path / "profiles")[1]
+    assert [line.split(", confidence")[0] for line in shown.splitlines() if ", confidence" in line][1:] == ["Interests", "Products"]
+    assert "shop/view" in shown
+    assert "forum<i>/post: my shoe" in shown
+
+
+LABELLED = [
+    {"text": "run in the rain", "interests": ["sports.running"], "spans": []},
+    {"text": "a cat and bread", "interests": ["pets.cats", "food.baking"], "spans": []},
+    {"text": "my shoe", "interests": ["sports.running"], "spans": [{"start": 3, "end": 7, "dimension": "product"}]},
+    {"text": "Nike in Paris", "interests": [], "spans": [{"start": 0, "end": 4, "dimension": "brand"}]},
+] * 5
+"""The tiny bundle is right in all; the one of spans finds a place that nobody marked."""
+
+
+@pytest.fixture
+def compared(tiny_bundle: Path, span_bundle: Path, tmp_path: Path) -> dict[str, Path]:
+    """Labelled texts as `data`, and bundles: `a`, `b` that hardly ever tags, `other` with other labels, `spans`."""
+    write_rows(tmp_path / "data.jsonl", LABELLED)
+    for name, changes in (("b", {"thresholds": (1.0, 0.5, 1.0)}), ("other", {"labels": ("sports.running", "pets.cats", "faith")})):
+        shutil.copytree(tiny_bundle, tmp_path / name)
+        save_spec(tmp_path / name, load_spec(tiny_bundle).model_copy(update=changes))
+    return {name: tmp_path / name for name in ("b", "other")} | {"a": tiny_bundle, "spans": span_bundle, "data": tmp_path / "data.jsonl"}
+
+
+def test_compare_says_which_bundle_is_better(compared: dict[str, Path], run: Any) -> None:
+    code, out, _ = run("compare", compared["a"], compared["b"], "--data", compared["data"])
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[:3] == [f"A {compared['a']}", f"B {compared['b']}", "20 texts"]
+    # B misses running and baking: cats alone of three, and 5 of 20 tags, so 2 · 5 / (5 + 20)
+    assert lines[3].startswith("macro F1 of interests: A 1.0000, B 0.3333; A − B +0.6667 (95% +0.")
+    assert lines[4].startswith("micro F1 of interests: A 1.0000, B 0.4000; A − B +0.6000 (95% +0.")
+    assert all(line.endswith(": A is better") for line in lines[3:])
+    code, out, _ = run("compare", compared["spans"], compared["spans"], "--data", compared["data"], "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert set(found) == {"texts", "spans"}
+    # ten names are right, and five places are wrong: 2 · 10 / (15 + 10)
+    assert found["spans"]["micro"] == {"one": 0.8, "other": 0.8, "difference": 0.0, "interval": [0.0, 0.0], "p": 1.0}
+
+
+def test_compare_reads_texts_as_settings_lay_them_out(compared: dict[str, Path], tmp_path: Path, run: Any) -> None:
+    write_rows(tmp_path / "data.csv", [{"review": row["text"], "topics": ";".join(row["interests"])} for row in LABELLED])
+    (tmp_path / "settings.yaml").write_text("train: x.csv\noutput: x\ncolumns: {text: [review], labels: topics}\n")
+    arguments = ("compare", compared["a"], compared["b"], "--data", tmp_path / "data.csv")
+    refuses(run(*arguments), 1, tmp_path / "data.csv", "no column 'text'; it has 'review', 'topics'")
+    assert (
+        run(*arguments, "--config", tmp_path / "settings.yaml")[1].splitlines()[3].startswith("macro F1 of interests: A 1.0000, B 0.3333")
+    )
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "text", "shown"),
+    [
+        ("a", "other", None, ("the bundles' interests differ in faith, food.baking",)),
+        ("a", "spans", None, ("finds interests", "spans: nothing to compare")),
+        (
+            "a",
+            "b",
+            {"text": "x", "interests": ["sports.runing"]},
+            (":21: unknown interest 'sports.runing'", "did you mean 'sports.running'"),
+        ),
+        (
+            "spans",
+            "spans",
+            {"text": "x", "spans": [{"start": 0, "end": 1, "dimension": "plaec"}]},
+            (":21: unknown type of span 'plaec'", "'place'"),
+        ),
+        (
+            "spans",
+            "spans",
+            {"text": "x", "spans": [{"start": 0, "end": 9, "dimension": "place"}]},
+            (":21: span 0–9 (place) doesn't lie in",),
+        ),
+        ("a", "b", {"text": "x"}, (":21: no column 'interests'",)),
+    ],
+)
+def test_compare_refuses_what_can_not_be_compared(
+    a: str, b: str, text: dict[str, Any] | None, shown: tuple[str, ...], compared: dict[str, Path], run: Any
+) -> None:
+    if text is not None:
+        with compared["data"].open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(text) + "\n")
+    refuses(run("compare", compared[a], compared[b], "--data", compared["data"]), 1, *shown)
+
+
+@pytest.fixture
+def fresh_accelerate() -> Iterator[None]:
+    """Accelerate keeps one state per process; a run of the command line is a process of its own."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+@pytest.fixture
+def settings_path(tiny_model: Path, tiny_taxonomy: Path, tmp_path: Path) -> Path:
+    """Settings of a short run of the tiny model over 48 texts."""
+    write_rows(tmp_path / "train.jsonl", labelled(48, 0))
+    values: dict[str, Any] = {"model": str(tiny_model), "train": str(tmp_path / "train.jsonl"), "output": str(tmp_path / "run")}
+    values |= {"taxonomy": str(tiny_taxonomy), "labels": list(TOPICS), "epochs": 1, "batch_size": 8, "max_length": 32, "probe_epochs": 1}
+    values |= {"mixed_precision": "no", "leaks": "allow", "baselines": [], "validation_share": 0.25}
+    (tmp_path / "settings.yaml").write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML
+    return tmp_path / "settings.yaml"
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_validate_trains_and_tests_once_per_fold(settings_path: Path, tmp_path: Path, run: Any) -> None:
+    code, out, _ = run("validate", "--config", settings_path, "--folds", 2)
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == "2 folds, split: random"
+    assert [line.split("  ")[0] for line in lines[1:3]] == ["macro F1 of interests", "micro F1 of interests"]
+    assert lines[3] == f"folds: {tmp_path / 'run' / 'folds'}"
+    # 24 of 48 rows are tested in each, and a quarter of the other 24 set aside
+    found = json.loads((tmp_path / "run" / "folds" / "validation.json").read_text(encoding="utf-8"))
+    assert found["rows"] == [{"train": 18, "validation": 6, "test": 24}] * 2
+    assert {each.name for each in (tmp_path / "run" / "folds").iterdir()} == {"1", "2", "validation.json"}
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+@pytest.mark.parametrize(
+    ("more", "shown"),
+    [
+        (("--folds", 49), "train.jsonl: can't be split in 49 folds"),
+        (("--set", "split=group", "--set", "columns.group=user"), ":1: has no group, which the split goes by"),
+        (("--set", "split=time", "--set", "columns.time=at"), ":1: has no time, which the split goes by"),
+        (("--set", "labels=[faith]"), "no row is labelled 'faith'"),
+        (("--set", "batch_size=64"), "18 training rows are fewer than batch_size 64"),
+    ],
+)
+def test_validate_refuses_before_it_trains(more: tuple[object, ...], shown: str, settings_path: Path, tmp_path: Path, run: Any) -> None:
+    before = everything_in(tmp_path)
+    refuses(run("validate", "--config", settings_path, *(more if "--folds" in more else (*more, "--folds", 2))), 1, shown)
+    assert everything_in(tmp_path) == before
+
+
 def test_profile_build_as_of_an_earlier_time_knows_nothing_later(chain: Path, tmp_path: Path, run: Any) -> None:
     arguments = ("profile", "build", chain / "events", chain / "tags.parquet", "-o", tmp_path / "profiles")
     code, out, _ = run(*arguments, "--as-of", "2026-03-01T10:09:30+01:00")
@@ -281,6 +518,12 @@ READS = {
     "ingest": "ingest {bad} -o {out}",
     "tag": "tag {bad} --bundle {bundle} -o {out}.csv",
     "tag with a bundle": "tag {events} --bundle {bad} -o {out}.csv",
+    "tag with a second bundle": "tag {events} --bundle {bundle} --bundle {bad} -o {out}.csv",
+    "validate": "validate --config {bad} --folds 2",
+    "compare one": "compare {bad} {bundle} --data {truth}",
+    "compare another": "compare {bundle} {bad} --data {truth}",
+    "compare on texts": "compare {bundle} {bundle} --data {bad}",
+    "compare by settings": "compare {bundle} {bundle} --data {truth} --config {bad}",
     "build from events": "profile build {bad} {tags} -o {out}",
     "build from tags": "profile build {events} {bad} -o {out}",
     "build by a policy": "profile build {events} {tags} --policy {bad} -o {out}",
@@ -425,6 +668,12 @@ def test_a_rule_that_can_not_be_used_is_refused(
         ("profile build {events} {tags} -o {out} --as-of tomorrow", 2, "'tomorrow' is no time; write it like 2026-03-31"),
         ("profile build {events} {tags} -o {out} --as-of 9999-12-31T23:59-10:00", 2, "'9999-12-31T23:59-10:00' is no time"),
         ("profile show r00 --profiles {profiles} --top 0", 2, "0 is not in the range"),
+        ("profile show r00 --profiles {profiles} --language zh", 1, "--language: no interest has a name in 'zh'"),
+        ("tag {events} --bundle {bundle} --bundle {bundle} -o {out}.csv", 1, "writes tags of dimension 'interest', and so does"),
+        ("validate --config {bad} --folds 1", 2, "1 is not in the range x>=2"),
+        ("validate --config {bad} --set split=group", 1, "split: group needs columns.group"),
+        ("compare {bundle} {bundle}", 2, "Missing option '--data'"),
+        ("compare {bundle} --data {truth}", 2, "Missing argument 'B'"),
         ("train --config {bad} --set epochs", 1, "--set 'epochs': expected key=value"),
         ("train --config {bad} --set epoch=3", 1, "unknown key 'epoch'; did you mean 'epochs'"),
     ],

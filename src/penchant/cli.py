@@ -144,6 +144,47 @@ def train(config: Path, overrides: tuple[str, ...], restart: bool) -> None:
 
 
 @cli.command()
+@settings_options("configs/train-interests.yaml")
+@click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="How many times to train and test.")
+@click.option("--restart", is_flag=True, help="Throw away earlier checkpoints instead of going on from them.")
+@example("penchant validate --config configs/train-interests.yaml --folds 5 --set split=random")
+def validate(config: Path, overrides: tuple[str, ...], folds: int, restart: bool) -> None:
+    """Cross-validate settings on their training rows: at random, by group or in time, as their `split` says."""
+    from penchant.config import load
+    from penchant.training.settings import TrainSettings
+
+    settings = load(TrainSettings, config, overrides)
+    from penchant.training.validate import validate as run
+    from penchant.training.validate import validation_text
+
+    summary = run(settings, folds, restart)
+    if summary is not None:
+        click.echo(validation_text(summary))
+        click.echo(f"folds: {settings.output / 'folds'}")
+
+
+@cli.command()
+@click.argument("a", type=Existing)
+@click.argument("b", type=Existing)
+@click.option("--data", type=Existing, required=True, help="Labelled texts that neither was trained on.")
+@click.option(
+    "--config", type=Existing, help="Settings file that says how the texts are laid out: its columns, conll_joiner and dimensions."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of sentences.")
+@example("penchant compare runs/interests/bundle runs/both/bundle --data data/corpus/test.jsonl")
+def compare(a: Path, b: Path, data: Path, config: Path | None, as_json: bool) -> None:
+    """Say which of two bundles is better on the same texts, and whether that could be chance."""
+    from penchant.config import load
+    from penchant.training.compare import compare as run
+    from penchant.training.compare import comparison_text
+    from penchant.training.settings import Columns, TrainSettings
+
+    settings = load(TrainSettings, config) if config is not None else None
+    result = run(a, b, data, *((settings.columns, settings.conll_joiner, settings.dimensions) if settings is not None else (Columns(),)))
+    click.echo(json.dumps(result) if as_json else comparison_text(result, a, b))
+
+
+@cli.command()
 @click.argument("mapping", type=Existing)
 @click.option("-o", "--output", type=File, required=True, help="Folder for events.parquet, rejects.csv and summary.json.")
 @example("penchant ingest data/events.yaml -o out/events")
@@ -161,14 +202,22 @@ def ingest(mapping: Path, output: Path) -> None:
 
 @cli.command()
 @click.argument("events", type=Existing)
-@click.option("--bundle", type=Existing, default="runs/interests/bundle", show_default=True, help="The fine-tuned model.")
+@click.option(
+    "--bundle",
+    "bundles",
+    type=Existing,
+    multiple=True,
+    default=["runs/interests/bundle"],
+    show_default=True,
+    help="A fine-tuned model; give one for interests and one for spans to write both kinds of tags.",
+)
 @click.option("-o", "--output", type=File, required=True, help="Tags: .parquet, .csv or .jsonl.")
-@example("penchant tag out/events -o out/tags.parquet")
-def tag(events: Path, bundle: Path, output: Path) -> None:
+@example("penchant tag out/events --bundle runs/interests/bundle --bundle runs/spans/bundle -o out/tags.parquet")
+def tag(events: Path, bundles: tuple[Path, ...], output: Path) -> None:
     """Tag each distinct text of EVENTS once (an ingested folder, or any table with title, body or text)."""
     from penchant.runners.local import tag_file
 
-    counts = tag_file(bundle, events, output)
+    counts = tag_file(bundles, events, output)
     click.echo(
         f"{counts['rows']:,} rows, {counts['texts']:,} distinct texts, {counts['tags']:,} tags; {counts['untagged_texts']:,} texts without a tag, {counts['rows_without_text'] + counts['broken_rows']:,} rows without a usable text"
     )
@@ -215,20 +264,22 @@ def profile_build(events: Path, tags: Path, policy: Path | None, taxonomy: Path 
 @profile.command("show")
 @click.argument("user")
 @click.option("--profiles", type=Existing, default="out/profiles", show_default=True, help="The snapshot.")
-@click.option("--top", type=click.IntRange(1), default=8, show_default=True, help="Attributes shown.")
+@click.option("--top", type=click.IntRange(1), default=8, show_default=True, help="Attributes shown of each dimension.")
+@click.option("--language", metavar="CODE", help="Call interests by their names in this language (ISO 639-1), such as zh.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a picture.")
 @example("penchant profile show u0042")
-def profile_show(user: str, profiles: Path, top: int, as_json: bool) -> None:
-    """Draw the profile of USER, with the events behind each weight."""
+def profile_show(user: str, profiles: Path, top: int, language: str | None, as_json: bool) -> None:
+    """Draw the profile of USER, dimension by dimension, with the events behind each weight."""
     from penchant.profiles.snapshot import load, user_profile
     from penchant.reports.terminal import draw_profile
 
     snapshot = load(profiles)
-    rows = user_profile(snapshot, user)
+    snapshot.taxonomy.require_language(language, "--language")
+    rows = user_profile(snapshot, user, language)
     if as_json:
         click.echo(json.dumps({"user_id": user, "as_of": snapshot.about["as_of"], "attributes": rows}, default=str, ensure_ascii=False))
     else:
-        draw_profile(user, rows[:top], snapshot)
+        draw_profile(user, rows, snapshot, top)
 
 
 @profile.command("evaluate")

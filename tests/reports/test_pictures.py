@@ -8,14 +8,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from penchant.reports import pictures
-from tests.figures import LABELS, NASTY, addresses, figures
+from tests.figures import LABELS, NASTY, addresses, bins, figures
 
 SVG = "{http://www.w3.org/2000/svg}"
 DAYS = [datetime(2026, 3, 28, 12, tzinfo=UTC) + timedelta(days=n) for n in range(4)]
 DRAWN: dict[str, Callable[[], str]] = {
-    "losses": lambda: pictures.losses(figures()["history"]),
+    "losses": lambda: pictures.losses(figures("both")["history"]),
     "label_bars": lambda: pictures.label_bars([NASTY, "Cats"], {"BERT": [0.5, 0.25], "other": [0.1, 1.0]}, "F1"),
     "precision_recall": lambda: pictures.precision_recall(figures()["curves"]),
+    "reliability": lambda: pictures.reliability({NASTY: bins(0.1234)}),
     "confusion": lambda: pictures.confusion(figures()["confusions"], LABELS | {"sports.running": NASTY}),
     "bars": lambda: pictures.bars([(NASTY, 3), ("Cats", 1234567)], "texts & <b>"),
     "shares_over_time": lambda: pictures.shares_over_time(DAYS, {NASTY: [0.1, 0.2, 0.3, 0.4], "Cats": [0.9, 0.8, 0.7, 0.6]}, DAYS[1]),
@@ -55,10 +56,14 @@ def test_a_name_is_shown_as_it_is(name: str) -> None:
     assert NASTY in texts(DRAWN[name]())
 
 
-@pytest.mark.parametrize("name", ["$5 or $6", r"$\nosuch$", r"100% \alpha_{x}", "a_b^c", "ラーメン", "مرحبا", "👟"])
+@pytest.mark.parametrize("name", ["$5 or $6", r"$\nosuch$", r"100% \alpha_{x}", "a_b^c", "跑步与马拉松", "ラーメン", "مرحبا", "👟"])
 def test_no_name_is_taken_for_a_formula_or_warned_of(name: str) -> None:
     assert name in texts(pictures.bars([(name, 1)], "texts"))
     assert name in texts(pictures.label_bars([name], {"BERT": [0.5]}, "F1"))
+    assert f"{name} → {name}" in texts(pictures.confusion([{"true": "a", "tagged": "a", "count": 1}], {"a": name}))
+    assert name in texts(pictures.precision_recall({name: figures()["curves"]["bert"]}))
+    assert f"{name}: ECE 0.5000" in texts(pictures.reliability({name: bins(0.5)}))
+    assert name in texts(pictures.shares_over_time(DAYS, {name: [0.25] * 4}, None))
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -95,8 +100,29 @@ def test_no_confusions_are_no_picture() -> None:
 
 def test_legends_name_every_series() -> None:
     assert {"BERT", "other"} <= set(texts(DRAWN["label_bars"]()))
-    assert {"bert", "tfidf"} <= set(texts(DRAWN["precision_recall"]()))
-    assert {"training", "validation"} <= set(texts(DRAWN["losses"]()))
+    assert {"bert", "logistic_regression"} <= set(texts(DRAWN["precision_recall"]()))
+
+
+SERIES = ("training", "validation", "interests: macro average precision", "spans: F1")
+
+
+@pytest.mark.parametrize(("task", "expected"), [("interests", SERIES[:3]), ("spans", (SERIES[0], SERIES[3])), ("both", SERIES)])
+def test_losses_and_scores_are_those_of_the_task(task: str, expected: tuple[str, ...]) -> None:
+    shown = texts(pictures.losses(figures(task)["history"]))
+    assert [each for each in shown if each in SERIES] == list(expected)
+    assert {"loss per text", "validation score"} <= set(shown)
+
+
+@pytest.mark.parametrize("names", [("spans found",), ("before", "after"), ("a", "b", "c")])
+def test_reliability_draws_any_number_of_series_with_their_errors(names: tuple[str, ...]) -> None:
+    shown = texts(pictures.reliability({name: bins(n / 100) for n, name in enumerate(names)}))
+    assert [each for each in shown if "ECE" in each] == [f"{name}: ECE 0.0{n}00" for n, name in enumerate(names)]
+
+
+def test_a_picture_says_what_its_rows_are() -> None:
+    picture = pictures.label_bars(["brand", "place"], {"precision": [0.5, 0.25]}, "exact matches", "dimension")
+    assert ET.fromstring(picture).findtext(f"{SVG}title") == "exact matches per dimension"
+    assert ET.fromstring(DRAWN["label_bars"]()).findtext(f"{SVG}title") == "F1 per interest"
 
 
 def test_a_score_that_could_not_be_measured_leaves_a_gap() -> None:

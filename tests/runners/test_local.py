@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from penchant.ingest.clean import text_key
 from penchant.ingest.contract import read_text_table
 from penchant.records import TAGS
 from penchant.runners import local
-from penchant.runners.local import TagWriter, tag_file
+from penchant.runners.local import TagWriter, load_taggers, tag_file
+from penchant.tagging import precision
 from penchant.tagging.bundle import load_spec
 from penchant.tagging.tagger import Tagger
 from tests.tables import SUFFIXES, everything_in, write_rows
+from tests.tagging.test_tagger import write_span_bundle
 
 TEXTS = ["run in the rain", "a cat and bread", 'my "parcel", late;\tthe', "oven 😀", "run in the rain"]
 EXPECTED = {
@@ -31,19 +34,31 @@ OUTPUTS = (".csv", ".jsonl", ".parquet")
 
 
 @pytest.fixture(scope="module")
-def plain_tagger(tiny_bundle: Path) -> Tagger:
-    """The hand-made bundle in plain fp32."""
-    return Tagger(tiny_bundle, "no")
+def open_plainly() -> Callable[..., Tagger]:
+    """A function that loads a bundle in plain fp32, once."""
+    return cache(lambda bundle: Tagger(bundle, "no"))
 
 
 @pytest.fixture(autouse=True)
-def same_precision(plain_tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One loaded tagger for all tests here: the precision that is measured at a start may change between two that are compared."""
-    monkeypatch.setattr(local, "Tagger", lambda _bundle: plain_tagger)
+def same_precision(open_plainly: Callable[..., Tagger], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One loaded tagger per bundle for all tests here: the precision that is measured at a start may change between two that are compared."""
+    monkeypatch.setattr(local, "Tagger", lambda bundle, *_precision: open_plainly(bundle))
+
+
+@pytest.fixture(scope="module")
+def span_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of spans that can be told by eye."""
+    return write_span_bundle(tmp_path_factory.mktemp("spans") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def both_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_taxonomy: Path) -> Path:
+    """The same with interests."""
+    return write_span_bundle(tmp_path_factory.mktemp("both") / "bundle", "both", tiny_taxonomy)
 
 
 @pytest.fixture
-def tagged_texts(plain_tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+def tagged_texts(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The texts of every call of the tagger, which runs as it does."""
     calls: list[list[str]] = []
     tag = Tagger.tag
@@ -63,17 +78,15 @@ def read_tags(path: Path) -> list[dict[str, Any]]:
     with path.open(encoding="utf-8", newline="") as stream:
         if path.suffix == ".jsonl":
             return [json.loads(line) for line in stream]
-        return [
-            {"start": None, "end": None} | {name: value for name, value in row.items() if value} | {"score": float(row["score"])}
-            for row in csv.DictReader(stream)
-        ]
+        kinds = {"score": float, "start": int, "end": int}
+        return [{name: kinds.get(name, str)(value) if value else None for name, value in row.items()} for row in csv.DictReader(stream)]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("column", ["text", "title", "body"])
 def test_every_format_and_text_column_gives_the_same_tags(suffix: str, column: str, tiny_bundle: Path, tmp_path: Path) -> None:
     source = write_rows(tmp_path / f"texts{suffix}", [{"id": n, column: text} for n, text in enumerate(TEXTS)])
-    counts = tag_file(tiny_bundle, source, tmp_path / "tags.jsonl")
+    counts = tag_file([tiny_bundle], source, tmp_path / "tags.jsonl")
     assert {(row["text_key"], row["value"]) for row in read_tags(tmp_path / "tags.jsonl")} == EXPECTED
     assert counts == {"rows": 5, "texts": 4, "tags": 4, "untagged_texts": 1, "rows_without_text": 0, "broken_rows": 0}
 
@@ -81,7 +94,7 @@ def test_every_format_and_text_column_gives_the_same_tags(suffix: str, column: s
 def test_tags_are_equal_in_every_output_format(tiny_bundle: Path, tmp_path: Path) -> None:
     source = write_rows(tmp_path / "texts.csv", [{"text": text} for text in TEXTS])
     for suffix in OUTPUTS:
-        tag_file(tiny_bundle, source, tmp_path / f"tags{suffix}")
+        tag_file([tiny_bundle], source, tmp_path / f"tags{suffix}")
     from_csv, from_jsonl, from_parquet = (read_tags(tmp_path / f"tags{suffix}") for suffix in OUTPUTS)
     assert len(from_parquet) == len(EXPECTED)
     assert from_csv == from_jsonl == from_parquet
@@ -106,17 +119,94 @@ def test_a_written_table_comes_back_as_it_was(suffix: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("suffix", OUTPUTS)
 def test_texts_without_any_tag_give_an_empty_table(suffix: str, tiny_bundle: Path, tmp_path: Path) -> None:
     source = write_rows(tmp_path / "texts.csv", [{"text": "my parcel"}, {"text": "late"}])
-    counts = tag_file(tiny_bundle, source, tmp_path / f"tags{suffix}")
+    counts = tag_file([tiny_bundle], source, tmp_path / f"tags{suffix}")
     assert (counts["tags"], counts["untagged_texts"]) == (0, 2)
     assert read_tags(tmp_path / f"tags{suffix}") == []
 
 
 def test_parquet_tags_say_which_bundle_and_taxonomy_made_them(tiny_bundle: Path, tmp_path: Path) -> None:
-    tag_file(tiny_bundle, write_rows(tmp_path / "texts.csv", [{"text": "run"}]), tmp_path / "tags.parquet")
+    tag_file([tiny_bundle], write_rows(tmp_path / "texts.csv", [{"text": "run"}]), tmp_path / "tags.parquet")
     schema, spec = pq.read_schema(tmp_path / "tags.parquet"), load_spec(tiny_bundle)
     assert schema.equals(TAGS)
     assert schema.metadata[b"penchant.bundle"].decode() == spec.fingerprint
     assert json.loads(schema.metadata[b"penchant.taxonomy"]) == spec.taxonomy.model_dump(mode="json")
+
+
+NAMED_TEXTS = ["run in the rain", "the oven in Paris", "a parcel", "my NIKE 😀 Air Max", "the oven in Paris"]
+BOTH = [
+    (0, "interest", "sports.running", None, None),
+    (1, "interest", "food.baking", None, None),
+    (1, "product", "oven", 4, 8),
+    (1, "place", "paris", 12, 17),
+    (3, "brand", "nike", 3, 7),
+    (3, "product", "air max", 10, 17),
+]
+
+
+@pytest.mark.parametrize("suffix", OUTPUTS)
+@pytest.mark.parametrize("spans_first", [False, True])
+def test_two_bundles_write_interests_and_spans_into_one_file(
+    suffix: str, spans_first: bool, tiny_bundle: Path, span_bundle: Path, tmp_path: Path, tagged_texts: list[list[str]]
+) -> None:
+    source = write_rows(tmp_path / "texts.jsonl", [{"text": text} for text in NAMED_TEXTS])
+    bundles = [span_bundle, tiny_bundle] if spans_first else [tiny_bundle, span_bundle]
+    counts = tag_file(bundles, source, tmp_path / f"tags{suffix}")
+    assert counts == {"rows": 5, "texts": 4, "tags": 6, "untagged_texts": 1, "rows_without_text": 0, "broken_rows": 0}
+    assert tagged_texts == [NAMED_TEXTS[:4]] * 2  # once with each bundle
+    found = {
+        tuple(row[name] for name in ("text_key", "dimension", "value", "start", "end")) for row in read_tags(tmp_path / f"tags{suffix}")
+    }
+    assert found == {(text_key(NAMED_TEXTS[place]), *rest) for place, *rest in BOTH}
+
+
+@pytest.mark.parametrize("spans_first", [False, True])
+def test_tags_of_two_bundles_say_which_they_were_and_the_taxonomy(
+    spans_first: bool, tiny_bundle: Path, span_bundle: Path, tmp_path: Path
+) -> None:
+    bundles = [span_bundle, tiny_bundle] if spans_first else [tiny_bundle, span_bundle]
+    tag_file(bundles, write_rows(tmp_path / "texts.csv", [{"text": "run"}]), tmp_path / "tags.parquet")
+    schema, specs = pq.read_schema(tmp_path / "tags.parquet"), [load_spec(each) for each in bundles]
+    assert schema.equals(TAGS)
+    assert schema.metadata[b"penchant.bundle"].decode() == f"{specs[0].fingerprint}+{specs[1].fingerprint}"
+    taxonomy = load_spec(tiny_bundle).taxonomy
+    assert taxonomy is not None
+    assert json.loads(schema.metadata[b"penchant.taxonomy"]) == taxonomy.model_dump(mode="json")
+
+
+def test_tags_of_spans_alone_have_no_taxonomy(span_bundle: Path, tmp_path: Path) -> None:
+    tag_file([span_bundle], write_rows(tmp_path / "texts.csv", [{"text": "nike"}]), tmp_path / "tags.parquet")
+    assert set(pq.read_schema(tmp_path / "tags.parquet").metadata) == {b"penchant.bundle"}
+    assert [row["dimension"] for row in read_tags(tmp_path / "tags.parquet")] == ["brand"]
+
+
+@pytest.mark.parametrize(
+    ("names", "dimension", "place"),
+    [
+        (("tiny", "tiny"), "interest", 0),
+        (("spans", "both"), "brand", 0),
+        (("both", "tiny"), "interest", 0),
+        (("spans", "tiny", "both"), "interest", 1),
+    ],
+)
+def test_two_bundles_that_write_the_same_dimension_are_refused(
+    names: tuple[str, ...], dimension: str, place: int, tiny_bundle: Path, span_bundle: Path, both_bundle: Path, tmp_path: Path
+) -> None:
+    known = {"tiny": tiny_bundle, "spans": span_bundle, "both": both_bundle}
+    bundles = [known[name] for name in names]
+    source = write_rows(tmp_path / "texts.csv", [{"text": "run"}])
+    with pytest.raises(DataError) as error:
+        tag_file(bundles, source, tmp_path / "tags.csv")
+    said = f"{bundles[-1]}: writes tags of dimension {dimension!r}, and so does {bundles[place]}; give one of them"
+    assert str(error.value) == said
+    assert [path.name for path in tmp_path.iterdir()] == ["texts.csv"]
+
+
+def test_all_bundles_run_in_the_precision_measured_once(tiny_bundle: Path, span_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "Tagger", Tagger)
+    monkeypatch.setattr(precision, "matmul_gflops", partial(precision.matmul_gflops, seconds=0.01, size=64))
+    first, second = load_taggers([tiny_bundle, span_bundle])
+    assert "multiplies" in first.why
+    assert (second.precision, second.why) == (first.precision, f"{first.precision} as asked")
 
 
 def test_each_distinct_text_is_tagged_once_across_chunks(
@@ -124,7 +214,7 @@ def test_each_distinct_text_is_tagged_once_across_chunks(
 ) -> None:
     monkeypatch.setattr(local, "CHUNK_TEXTS", 2)
     texts = ["run", "cat", "run", "oven", " run ", "<b>cat</b>", "bread", "flour", "cat"]  # white space and markup are no difference
-    counts = tag_file(tiny_bundle, write_rows(tmp_path / "texts.jsonl", [{"text": text} for text in texts]), tmp_path / "tags.csv")
+    counts = tag_file([tiny_bundle], write_rows(tmp_path / "texts.jsonl", [{"text": text} for text in texts]), tmp_path / "tags.csv")
     assert tagged_texts == [["run", "cat"], ["oven", "bread"], ["flour"]]
     assert (counts["rows"], counts["texts"], counts["tags"]) == (9, 5, 5)
     assert len(read_tags(tmp_path / "tags.csv")) == 5
@@ -136,7 +226,7 @@ def test_events_keep_their_key_and_join_title_and_body(
 ) -> None:
     key = text_key("my cat\nthe oven")
     events = [{"text_key": key, "title": "my cat", "body": "the oven"}, {"text_key": text_key("run"), "title": None, "body": "run"}]
-    tag_file(tiny_bundle, write_rows(tmp_path / f"events{suffix}", events), tmp_path / "tags.jsonl")
+    tag_file([tiny_bundle], write_rows(tmp_path / f"events{suffix}", events), tmp_path / "tags.jsonl")
     assert tagged_texts == [["my cat\nthe oven", "run"]]
     found = {(row["text_key"], row["value"]) for row in read_tags(tmp_path / "tags.jsonl")}
     assert found == {(key, "pets.cats"), (key, "food.baking"), (text_key("run"), "sports.running")}
@@ -144,7 +234,7 @@ def test_events_keep_their_key_and_join_title_and_body(
 
 def test_texts_are_cleaned_and_masked_before_they_are_tagged(tiny_bundle: Path, tmp_path: Path, tagged_texts: list[list[str]]) -> None:
     source = write_rows(tmp_path / "texts.csv", [{"text": "<p>run\x07 &amp; write to ann@example.org</p>"}])
-    tag_file(tiny_bundle, source, tmp_path / "tags.csv")
+    tag_file([tiny_bundle], source, tmp_path / "tags.csv")
     assert tagged_texts == [["run & write to [email]"]]
 
 
@@ -165,7 +255,7 @@ def test_broken_and_empty_rows_are_counted_and_the_rest_is_tagged(
     ]
     source.write_text("\n".join(lines))
     with caplog.at_level("WARNING"):
-        counts = tag_file(tiny_bundle, source, tmp_path / "tags.csv")
+        counts = tag_file([tiny_bundle], source, tmp_path / "tags.csv")
     assert counts == {"rows": 8, "texts": 3, "tags": 2, "untagged_texts": 1, "rows_without_text": 2, "broken_rows": 3}
     assert [f"texts.jsonl:{place}: " in each for place, each in zip((2, 4, 6), caplog.messages, strict=True)] == [True] * 3
 
@@ -184,14 +274,14 @@ def test_broken_and_empty_rows_are_counted_and_the_rest_is_tagged(
 )
 def test_damaged_text_is_tagged_by_what_is_left_of_it(content: bytes, tiny_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "texts").write_bytes(content)
-    tag_file(tiny_bundle, tmp_path / "texts", tmp_path / "tags.jsonl")
+    tag_file([tiny_bundle], tmp_path / "texts", tmp_path / "tags.jsonl")
     assert [row["value"] for row in read_tags(tmp_path / "tags.jsonl")] == ["sports.running", "pets.cats"]
 
 
 def test_an_event_whose_text_is_no_unicode_is_a_broken_row(tiny_bundle: Path, tmp_path: Path) -> None:
     source = tmp_path / "events.csv"
     source.write_bytes(b"text_key,title\na,run \xff\nb,cat\n")
-    counts = tag_file(tiny_bundle, source, tmp_path / "tags.jsonl")
+    counts = tag_file([tiny_bundle], source, tmp_path / "tags.jsonl")
     assert (counts["texts"], counts["broken_rows"]) == (1, 1)
     assert [(row["text_key"], row["value"]) for row in read_tags(tmp_path / "tags.jsonl")] == [("b", "pets.cats")]
 
@@ -203,7 +293,7 @@ def test_an_interrupted_run_leaves_the_earlier_output_as_it_was(
 ) -> None:
     source = write_rows(tmp_path / "texts.csv", [{"text": text} for text in ("run", "cat", "oven", "flour")])
     output = tmp_path / f"tags{suffix}"
-    tag_file(tiny_bundle, source, output)
+    tag_file([tiny_bundle], source, output)
     before, tag, calls = everything_in(tmp_path), Tagger.tag, []
 
     def fails_in_the_second_chunk(self: Tagger, keys: Sequence[str], *more: Any) -> pa.Table:
@@ -215,7 +305,7 @@ def test_an_interrupted_run_leaves_the_earlier_output_as_it_was(
     monkeypatch.setattr(local, "CHUNK_TEXTS", 2)
     monkeypatch.setattr(Tagger, "tag", fails_in_the_second_chunk)
     with pytest.raises(failure):
-        tag_file(tiny_bundle, source, output)
+        tag_file([tiny_bundle], source, output)
     assert len(calls) == 2
     assert everything_in(tmp_path) == before
 
@@ -240,15 +330,15 @@ def test_what_can_not_be_tagged_is_refused_and_nothing_is_written(
         (tmp_path / "texts.csv").write_text(content)
     before = everything_in(tmp_path)
     with pytest.raises(DataError) as error:
-        tag_file(tiny_bundle, tmp_path / "texts.csv", tmp_path / output)
+        tag_file([tiny_bundle], tmp_path / "texts.csv", tmp_path / output)
     assert message in str(error.value)
     assert everything_in(tmp_path) == before
 
 
 def test_a_folder_stands_for_the_events_in_it(tiny_bundle: Path, tmp_path: Path) -> None:
     write_rows(tmp_path / "events.parquet", [{"text_key": text_key("run"), "title": "run", "body": None}])
-    tag_file(tiny_bundle, tmp_path, tmp_path / "tags.jsonl")
+    tag_file([tiny_bundle], tmp_path, tmp_path / "tags.jsonl")
     assert [row["value"] for row in read_tags(tmp_path / "tags.jsonl")] == ["sports.running"]
     (tmp_path / "events.parquet").unlink()
     with pytest.raises(DataError, match="events.parquet: no such file"):
-        tag_file(tiny_bundle, tmp_path, tmp_path / "tags.jsonl")
+        tag_file([tiny_bundle], tmp_path, tmp_path / "tags.jsonl")

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import yaml
 from tests.conftest import WORDS
 
 TOPICS = {"sports.running": WORDS[:4], "pets.cats": WORDS[4:8], "food.baking": WORDS[8:12]}
+NAMED = {"shoe": "product", "litter": "product", "oven": "product", "trail": "place"}
+"""Words that are spans."""
 
 
 def labelled(count: int, seed: int) -> list[dict[str, Any]]:
@@ -22,7 +25,13 @@ def labelled(count: int, seed: int) -> list[dict[str, Any]]:
         interests = sorted(draw.sample(sorted(TOPICS), draw.choice([0, 1, 1, 2])))
         words = [draw.choice(TOPICS[each]) for each in interests for _ in range(2)] + draw.choices(WORDS[12:], k=draw.randint(2, 9))
         draw.shuffle(words)
-        found.append({"text": " ".join(words), "interests": interests, "kind": ("title", "post")[n % 2]})
+        text = " ".join(words)
+        spans = [
+            {"start": each.start(), "end": each.end(), "dimension": NAMED[each[0]], "text": each[0]}
+            for each in re.finditer(r"\w+", text)
+            if each[0] in NAMED
+        ]
+        found.append({"text": text, "interests": interests, "kind": ("title", "post")[n % 2], "spans": spans})
     return found
 
 
@@ -51,7 +60,9 @@ def settings_file(tmp_path: Path, tiny_model: Path, tiny_taxonomy: Path) -> Call
             "head_learning_rate": 0.05,
             "max_length": 32,
             "mixed_precision": "no",
-            "baselines": False,
+            "stride": 8,
+            "leaks": "allow",  # few words make few texts
+            "baselines": [],
         }
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(values | overrides), encoding="utf-8")

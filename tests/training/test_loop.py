@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -20,11 +21,13 @@ from transformers import AutoTokenizer, BertModel
 
 from penchant.config import load
 from penchant.errors import ConfigError, DataError, PenchantError
+from penchant.tagging.bundle import SPAN_HEAD
 from penchant.tagging.tagger import Tagger
 from penchant.training import checkpoint
 from penchant.training.evaluation import finish
 from penchant.training.loop import out_of_patience, run_name, train
 from penchant.training.settings import TrainSettings
+from tests.training.conftest import write_rows
 
 SettingsFile = Callable[..., Path]
 
@@ -58,8 +61,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def same_weights(one: Path, other: Path) -> bool:
-    """Bit for bit."""
+    """Bit for bit, of both heads."""
     left, right = weights(one), weights(other)
+    heads = [(folder / "bundle" / SPAN_HEAD) for folder in (one, other)]
+    if heads[0].exists() and heads[0].read_bytes() != heads[1].read_bytes():
+        return False
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
@@ -75,14 +81,66 @@ def test_it_learns_and_ships_a_bundle_that_tags(settings_file: SettingsFile, tmp
     found = tagger.tag(["k"], ["the trail marathon shoe"])
     assert found["value"].to_pylist() == ["sports.running"]
     assert {"report.html", "report.json", "report.txt"} == {each.name for each in (tmp_path / "run" / "report").iterdir()}
-    assert "macro over 3 interests" in (tmp_path / "run" / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert "| macro over interests |" in (tmp_path / "run" / "bundle" / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_broken_off_at_every_checkpoint_it_ends_with_the_same_weights(
-    settings_file: SettingsFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulation: int
+def test_spans_are_learned_and_the_bundle_finds_them_at_their_characters(settings_file: SettingsFile, tmp_path: Path) -> None:
+    figures = run(settings_file(task="spans", epochs=12, patience=12, weight_average=0.8, mark_capitals=True))
+    assert figures["spans"]["decoded"]["micro"]["f1"] > 0.95
+    assert set(figures["spans"]["decoded"]["per_type"]) == {"product", "place"}
+    assert figures["spans"]["expressible"] == 1.0
+    assert "results" not in figures
+    tagger = Tagger(tmp_path / "run" / "bundle", "no")
+    text = "rain late " * 20 + "my SHOE and the trail"  # longer than a window
+    found = tagger.tag(["k"], [text]).to_pylist()
+    assert [(row["dimension"], row["value"], text[row["start"] : row["end"]]) for row in found] == [
+        ("product", "shoe", "SHOE"),
+        ("place", "trail", "trail"),
+    ]
+    assert {"report.html", "report.json", "report.txt"} == {each.name for each in (tmp_path / "run" / "report").iterdir()}
+    assert "spans: product" in (tmp_path / "run" / "bundle" / "README.md").read_text(encoding="utf-8")
+
+
+def test_one_model_learns_both_tasks(settings_file: SettingsFile, tmp_path: Path) -> None:
+    figures = run(settings_file(task="both", epochs=25, patience=25, head_learning_rate=0.02, stride=4, max_length=16))
+    assert figures["spans"]["decoded"]["micro"]["f1"] > 0.95
+    assert figures["results"]["bert"]["all"]["macro"]["f1"] > 0.6
+    tags = Tagger(tmp_path / "run" / "bundle", "no").tag(["k"], ["the trail marathon shoe"]).to_pylist()
+    assert [(row["dimension"], row["value"]) for row in tags if row["dimension"] != "interest"] == [("place", "trail"), ("product", "shoe")]
+    assert next(row["value"] for row in tags if row["dimension"] == "interest") == "sports.running"
+
+
+def test_chinese_is_learned_character_by_character_in_both_scripts(
+    settings_file: SettingsFile, tmp_path: Path, character_model: Path
 ) -> None:
-    unbroken, broken = (settings_file(name, checkpoint_steps=1, accumulation_steps=accumulation) for name in ("unbroken", "broken"))
+    draw = random.Random(2)
+    topics = {"sports.running": "跑步鞋", "pets.cats": "猫咪粮", "food.baking": "手机"}  # a baker's phone will do
+    for name, count in {"train": 120, "validation": 40, "test": 40}.items():
+        rows = []
+        for _ in range(count):
+            topic, brand = draw.choice(sorted(topics)), draw.choice(["华为", "小米", "耐克"])
+            text = (
+                f"{draw.choice(['我', '只', ''])}{draw.choice(['买了', '用'])}{brand}{topics[topic]}{draw.choice(['很好', '下雨', '的'])}"
+            )
+            start = text.index(brand)
+            rows.append({"text": text, "interests": [topic], "spans": [{"start": start, "end": start + 2, "dimension": "brand"}]})
+        write_rows(tmp_path / f"{name}.jsonl", rows)
+    options = {"epochs": 12, "patience": 12, "head_learning_rate": 0.02, "simplify_chinese": True}
+    figures = run(settings_file(task="both", model=str(character_model), **options))
+    assert figures["spans"]["decoded"]["micro"]["f1"] > 0.95
+    assert figures["results"]["bert"]["all"]["macro"]["f1"] > 0.9
+    text = "我買了華為跑步鞋"  # traditional characters, of which the vocabulary has none
+    found = {row["dimension"]: row for row in Tagger(tmp_path / "run" / "bundle", "no").tag(["k"], [text]).to_pylist()}
+    assert found["interest"]["value"] == "sports.running"
+    assert (found["brand"]["value"], text[found["brand"]["start"] : found["brand"]["end"]]) == ("华为", "華為")
+
+
+@pytest.mark.parametrize(("task", "accumulation", "average"), [("interests", 1, 0.0), ("both", 2, 0.9), ("spans", 1, 0.9)])
+def test_broken_off_at_every_checkpoint_it_ends_with_the_same_weights(
+    settings_file: SettingsFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, accumulation: int, average: float
+) -> None:
+    options = {"checkpoint_steps": 1, "task": task, "accumulation_steps": accumulation, "weight_average": average}
+    unbroken, broken = (settings_file(name, **options) for name in ("unbroken", "broken"))
     run(unbroken)
     saved: list[int] = []
     real = checkpoint.save
@@ -103,32 +161,60 @@ def test_broken_off_at_every_checkpoint_it_ends_with_the_same_weights(
     assert same_weights(tmp_path / "unbroken", tmp_path / "broken")
 
 
-def test_sigkill_leaves_a_run_that_goes_on(settings_file: SettingsFile, tmp_path: Path, root: Path) -> None:
-    options = {"checkpoint_steps": 1, "epochs": 4}
+def test_ten_sigkills_at_random_moments_leave_the_weights_of_an_unbroken_run(
+    settings_file: SettingsFile, tmp_path: Path, root: Path
+) -> None:
+    options = {"task": "both", "checkpoint_steps": 2, "epochs": 60, "patience": 60, "weight_average": 0.9, "learning_rate": 1e-4}
     run(settings_file("unbroken", **options))
     path, checkpoints = settings_file("broken", **options), tmp_path / "broken" / "checkpoints"
-    environment = os.environ | {"PENCHANT_TEST": "1"}
-    process = subprocess.Popen([sys.executable, str(root / "train"), "--config", str(path)], env=environment, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    while len(list(checkpoints.glob("step-*"))) < 2 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    _, complaint = process.communicate()
-    assert process.returncode == -signal.SIGKILL, complaint.decode()
-    assert not (tmp_path / "broken" / "bundle").exists()
+    draw = random.Random(5)
+    for _ in range(10):
+        process = subprocess.Popen([sys.executable, str(root / "train"), "--config", str(path)], stderr=subprocess.PIPE)
+        before, deadline = newest(checkpoints), time.monotonic() + 120
+        while newest(checkpoints) == before and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0, 0.4))  # anywhere: in a step, while a checkpoint is written, between two epochs
+        process.send_signal(signal.SIGKILL)
+        _, complaint = process.communicate()
+        assert process.returncode == -signal.SIGKILL, complaint.decode()
+        assert not (tmp_path / "broken" / "bundle").exists()
     run(path)
     assert same_weights(tmp_path / "unbroken", tmp_path / "broken")
 
 
-def test_two_processes_give_the_metrics_of_one(settings_file: SettingsFile, tmp_path: Path, tiny_model: Path, root: Path) -> None:
+def newest(checkpoints: Path) -> str:
+    """Name of the last whole checkpoint."""
+    return max((each.name for each in checkpoints.glob("step-*")), default="")
+
+
+@pytest.fixture
+def calm(tiny_model: Path, tmp_path: Path) -> str:
+    """The tiny model without dropout, which every process draws for itself."""
     config = json.loads((tiny_model / "config.json").read_text())
-    calm = tmp_path / "calm"  # without dropout, which each process draws for itself
-    calm.mkdir()
-    for file in tiny_model.iterdir():
-        (calm / file.name).write_bytes(file.read_bytes())
-    (calm / "config.json").write_text(json.dumps(config | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
+    folder = tmp_path / "calm"
+    shutil.copytree(tiny_model, folder)
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
+    return str(folder)
+
+
+CURVE = ("loss", "validation_loss", "macro_average_precision", "entity_f1")
+
+
+@pytest.mark.parametrize(("options", "tolerance"), [({"accumulation_steps": 4}, 1e-3), ({"mixed_precision": "bf16"}, 0.03)])
+def test_accumulation_and_mixed_precision_give_the_same_loss_curve(
+    settings_file: SettingsFile, calm: str, options: dict[str, Any], tolerance: float
+) -> None:
+    common = {"task": "both", "model": calm, "epochs": 4, "patience": 4, "learning_rate": 1e-3, "head_learning_rate": 5e-3}
+    plain, other = run(settings_file("plain", **common)), run(settings_file("other", **common, **options))
+    for key in CURVE[:2]:
+        assert [each[key] for each in other["history"]] == pytest.approx([each[key] for each in plain["history"]], rel=tolerance)
+    assert plain["history"][-1]["loss"] < 0.9 * plain["history"][0]["loss"]
+
+
+def test_two_processes_give_the_metrics_of_one(settings_file: SettingsFile, tmp_path: Path, calm: str, root: Path) -> None:
     # 40 validation and test rows fall into batches of 64 · 2 with rows to spare: padding must not be counted twice
-    alone = run(settings_file("alone", model=str(calm)))
+    options = {"task": "both", "model": calm, "weight_average": 0.9}
+    alone = run(settings_file("alone", **options))
     launch = [
         sys.executable,
         "-m",
@@ -138,7 +224,7 @@ def test_two_processes_give_the_metrics_of_one(settings_file: SettingsFile, tmp_
         "--rdzv_backend=c10d",
         "--rdzv_endpoint=127.0.0.1:0",
     ]
-    command = [*launch, str(root / "train"), "--config", str(settings_file("together", model=str(calm)))]
+    command = [*launch, str(root / "train"), "--config", str(settings_file("together", **options))]
     done = subprocess.run(
         command,
         capture_output=True,
@@ -150,8 +236,9 @@ def test_two_processes_give_the_metrics_of_one(settings_file: SettingsFile, tmp_
     assert done.returncode == 0, done.stderr
     together = json.loads((tmp_path / "together" / "report" / "report.json").read_text(encoding="utf-8"))
     assert together["rows"] == alone["rows"]
-    for key in ("loss", "validation_loss", "macro_average_precision"):
-        assert [each[key] for each in together["history"]] == pytest.approx([each[key] for each in alone["history"]], rel=1e-3)
+    for key in CURVE:
+        tolerance = 1e-3 if "loss" in key else 1e-2  # a rank or a match that rounding decides moves the scores by one
+        assert [each[key] for each in together["history"]] == pytest.approx([each[key] for each in alone["history"]], rel=tolerance)
     left, right = weights(tmp_path / "alone"), weights(tmp_path / "together")
     assert all(torch.allclose(left[name], right[name], atol=1e-3) for name in left)
 

@@ -80,7 +80,9 @@ def overview_page(settings: ReportSettings) -> str:
     taxonomy.require_language(language, "language")
     figures = read_json(settings.training)
     if not isinstance(figures, dict) or not FIGURES.issubset(figures):
-        raise DataError(f"{settings.training}: no training report; penchant train writes one as report.json")
+        raise DataError(
+            f"{settings.training}: no training report of interests; penchant train writes one as report.json for the tasks interests and both"
+        )
     truth = load_truth(settings.truth) if settings.truth is not None else {}
     measured = None
     if settings.truth is not None:

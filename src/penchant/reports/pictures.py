@@ -59,23 +59,26 @@ def axes(picture: Figure, **options: Any) -> Any:
 
 
 def losses(history: Sequence[Mapping[str, float]]) -> str:
-    """Training and validation loss, and validation average precision, per epoch."""
+    """Losses, and the validation scores the best epoch is chosen by, per epoch."""
     picture = figure(8, 3)
     epochs = [each["epoch"] for each in history]
     with mpl.rc_context(STYLE):
         left, right = picture.subplots(1, 2)
-    left.plot(epochs, [each["loss"] for each in history], marker="o", label="training")
-    left.plot(epochs, [each["validation_loss"] for each in history], marker="o", label="validation")
+    for plot, series in (
+        (left, {"loss": "training", "validation_loss": "validation"}),
+        (right, {"macro_average_precision": "interests: macro average precision", "entity_f1": "spans: F1"}),
+    ):
+        for key, label in series.items():
+            if key in history[0]:
+                plot.plot(epochs, [each[key] for each in history], marker="o", label=label)
+        plot.legend(frameon=False)
+        plot.set_xticks(epochs)
     left.set(xlabel="epoch", ylabel="loss per text", ylim=(0, None))
-    left.legend(frameon=False)
-    right.plot(epochs, [each["macro_average_precision"] for each in history], marker="o", color=COLOURS[2])
-    right.set(xlabel="epoch", ylabel="validation macro average precision", ylim=(0, 1))
-    for each in (left, right):
-        each.set_xticks(epochs)
+    right.set(xlabel="epoch", ylabel="validation score", ylim=(0, 1))
     return svg(picture, "Loss and validation score per epoch")
 
 
-def label_bars(names: Sequence[str], values: Mapping[str, Sequence[float]], xlabel: str) -> str:
+def label_bars(names: Sequence[str], values: Mapping[str, Sequence[float]], xlabel: str, of: str = "interest") -> str:
     """Horizontal dots per label, one series per model, on one line each so that gaps are seen."""
     picture = figure(8, 0.8 + 0.23 * len(names))
     plot = axes(picture)
@@ -88,7 +91,7 @@ def label_bars(names: Sequence[str], values: Mapping[str, Sequence[float]], xlab
     plot.set(xlabel=xlabel, xlim=(-0.02, 1.02), ylim=(-0.8, len(names) - 0.2))
     plot.set_yticks(list(rows), names)
     plot.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=len(values))
-    return svg(picture, f"{xlabel} per interest")
+    return svg(picture, f"{xlabel} per {of}")
 
 
 def precision_recall(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
@@ -102,16 +105,16 @@ def precision_recall(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str
     return svg(picture, "Precision over recall")
 
 
-def reliability(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """How often decisions of a stated probability were true, before and after calibration; on the diagonal they are honest."""
+def reliability(series: Mapping[str, Mapping[str, Any]]) -> str:
+    """How often decisions of a stated probability were true, one line per series; on the diagonal they are honest."""
     picture = figure(5, 4)
     plot = axes(picture)
     plot.plot([0, 1], [0, 1], color="#9aa7b4", linestyle="--", linewidth=1)
-    for name, bins in (("before", before), ("after", after)):
+    for name, bins in series.items():
         plot.plot(bins["probability"], bins["frequency"], marker="o", label=f"{name}: ECE {bins['ece']:.4f}", linewidth=2)
     plot.set(xlabel="stated probability", ylabel="share that was true", xlim=(0, 1), ylim=(0, 1.02))
     plot.legend(frameon=False, loc="upper left")
-    return svg(picture, "Reliability before and after calibration")
+    return svg(picture, "Reliability")
 
 
 def confusion(pairs: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,8 +25,8 @@ CHUNK_TEXTS = 20_000
 TEXT_COLUMNS = ("text", "title", "body")
 
 
-def tag_file(bundle: Path, source: Path, output: Path) -> dict[str, int]:
-    """Tag each distinct text of `source` once and write `output` (.parquet, .csv or .jsonl); the counts.
+def tag_file(bundles: Sequence[Path], source: Path, output: Path) -> dict[str, int]:
+    """Tag each distinct text of `source` once with every bundle and write `output` (.parquet, .csv or .jsonl); the counts.
 
     `source` is an events table, a folder with one, or any table with a `title`, `body` or `text` column; texts are
     cleaned and masked on the way, which leaves those of an events table as they are.
@@ -38,19 +38,42 @@ def tag_file(bundle: Path, source: Path, output: Path) -> dict[str, int]:
     if output.suffix not in (".parquet", ".csv", ".jsonl"):
         raise DataError(f"{output}: can't tell the format from the name; use .parquet, .csv or .jsonl")
     counts = {"rows": 0, "texts": 0, "tags": 0, "untagged_texts": 0, "rows_without_text": 0, "broken_rows": 0}
-    tagger = Tagger(bundle)
-    log.info("tagging with bundle %s: %s", tagger.spec.fingerprint, tagger.why)
-    metadata = {"penchant.bundle": tagger.spec.fingerprint, "penchant.taxonomy": json.dumps(tagger.spec.taxonomy.model_dump(mode="json"))}
-    schema = TAGS.with_metadata(metadata)
+    taggers = load_taggers(bundles)
+    schema = TAGS.with_metadata(about(taggers))
     with written_aside(output) as aside, TagWriter(aside, output.suffix, schema) as writer:
         for chunk in distinct_documents(source, counts):
-            with progress("tag", len(chunk), "texts") as advance:
-                tags = tagger.tag(list(chunk), list(chunk.values()), advance)
+            with progress("tag", len(chunk) * len(taggers), "texts") as advance:
+                tags = pa.concat_tables(each.tag(list(chunk), list(chunk.values()), advance) for each in taggers)
             counts["texts"] += len(chunk)
             counts["tags"] += len(tags)
             counts["untagged_texts"] += len(chunk) - len(set(tags["text_key"].to_pylist()))
             writer.write(tags)
     return counts
+
+
+def load_taggers(bundles: Sequence[Path]) -> list[Tagger]:
+    """The bundles, ready to tag. Raises `DataError` where two would write tags of the same dimension."""
+    taggers = [Tagger(bundles[0])]
+    taggers += [Tagger(each, taggers[0].precision) for each in bundles[1:]]
+    by_dimension: dict[str, Path] = {}
+    for bundle, tagger in zip(bundles, taggers, strict=True):
+        log.info("tagging with bundle %s (%s): %s", tagger.spec.fingerprint, tagger.spec.task, taggers[0].why)
+        for dimension in tagger.spec.written:
+            if dimension in by_dimension:
+                raise DataError(
+                    f"{bundle}: writes tags of dimension {dimension!r}, and so does {by_dimension[dimension]}; give one of them"
+                )
+            by_dimension[dimension] = bundle
+    return taggers
+
+
+def about(taggers: Sequence[Tagger]) -> dict[str, str]:
+    """What a file of tags says of itself: the bundles' fingerprints and the taxonomy of its interests."""
+    found = {"penchant.bundle": "+".join(each.spec.fingerprint for each in taggers)}
+    for each in taggers:
+        if each.spec.taxonomy is not None:
+            found["penchant.taxonomy"] = json.dumps(each.spec.taxonomy.model_dump(mode="json"))
+    return found
 
 
 def distinct_documents(source: Path, counts: dict[str, int]) -> Iterator[dict[str, str]]:

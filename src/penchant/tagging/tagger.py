@@ -1,17 +1,20 @@
 """Runs a bundle over texts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoTokenizer
 
 from penchant.errors import DataError
 from penchant.records import TAGS
-from penchant.tagging.bundle import Floats, TaggerSpec, decide, load_spec, scores
+from penchant.tagging.bundle import Floats, SpanSpec, TaggerSpec, decide, load_spec, scores, softmax
+from penchant.tagging.encoder import Reader, Window, load_model
 from penchant.tagging.precision import measured_precision
+from penchant.tagging.spans import Span, decode, normal_form, units
 
 BATCH_TOKENS = 4096
 """Word pieces of a batch, padding included: keeps long and short batches equally heavy."""
@@ -29,50 +32,86 @@ class Tagger:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.precision, self.why = measured_precision(self.device) if precision == "auto" else (precision, f"{precision} as asked")
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(bundle, local_files_only=True)
-            self.model = AutoModelForSequenceClassification.from_pretrained(bundle, local_files_only=True, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(bundle, local_files_only=True)
+            self.model = load_model(bundle, self.spec.task)
         except Exception as error:
             said = str(error).splitlines() or [""]
             raise DataError(f"{bundle}: the checkpoint can't be loaded: {type(error).__name__}: {said[0]}") from error
-        if self.model.config.num_labels != len(self.spec.labels):
-            raise DataError(
-                f"{bundle}: the checkpoint has {self.model.config.num_labels} outputs, tagger.json {len(self.spec.labels)} labels"
-            )
+        wanted = len(self.spec.labels) if self.spec.task != "spans" else classes_of(self.spec.spans)
+        if self.model.stock.config.num_labels != wanted:
+            raise DataError(f"{bundle}: the checkpoint has {self.model.stock.config.num_labels} outputs, tagger.json {wanted} labels")
+        head = self.model.span_head
+        if head is not None and head.out_features != classes_of(self.spec.spans):
+            raise DataError(f"{bundle}: the span head has {head.out_features} outputs, tagger.json {classes_of(self.spec.spans)} classes")
+        self.reader = reader_of(self.spec, tokenizer)
         self.model.to(self.device).eval()
 
-    def score(self, texts: Sequence[str], advance: Callable[[int], None] = ignore) -> Floats:
-        """Calibrated scores of cleaned texts; `advance` is told of every batch done.
+    def score(self, texts: Sequence[str], advance: Callable[[int], None] = ignore) -> tuple[Floats, list[list[Span]]]:
+        """Calibrated scores of the interests and the spans of cleaned texts; `advance` is told of every batch done.
 
-        *Shape:* result (texts, labels), 0 to 1.
+        *Shape:* first result (texts, labels), 0 to 1.
         """
+        windows, offsets = self.reader.read(texts)
         logits = np.empty((len(texts), len(self.spec.labels)))
-        if not texts:
-            return logits
-        pieces = self.tokenizer(list(texts), truncation=True, max_length=self.spec.max_length, return_token_type_ids=False)["input_ids"]
+        rows: list[Any] = [None] * len(windows)
+        for chosen, interests, pieces in self.run(windows, advance):
+            for place, n in enumerate(chosen):
+                if interests is not None and windows[n].first == 0:
+                    logits[windows[n].text] = interests[place]
+                if pieces is not None:
+                    rows[n] = pieces[place, : len(windows[n].input_ids)]
+        score = scores(logits, self.spec.temperature, self.spec.curves)
+        if self.spec.spans is None:
+            return score, [[] for _ in texts]
+        merged = self.reader.merge(windows, rows, len(texts))
+        return score, [read_spans(text, each, own, self.spec.spans) for text, each, own in zip(texts, merged, offsets, strict=True)]
+
+    def run(self, windows: list[Window], advance: Callable[[int], None]) -> Iterator[tuple[list[int], Floats | None, Floats | None]]:
+        """Batches of windows as their places, the logits of their interests and of their pieces."""
+        pad = self.reader.tokenizer.pad
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            for chosen in length_batches([len(each) for each in pieces]):
-                batch = self.tokenizer.pad({"input_ids": [pieces[n] for n in chosen]}, return_tensors="pt").to(self.device)
-                logits[chosen] = self.model(**batch).logits.float().cpu().numpy()
-                advance(len(chosen))
-        return scores(logits, self.spec.temperature)
+            for chosen in length_batches([len(each.input_ids) for each in windows]):
+                batch = pad({"input_ids": [windows[n].input_ids for n in chosen]}, return_tensors="pt")
+                if self.reader.mark_capitals:
+                    batch["token_type_ids"] = torch.zeros_like(batch["input_ids"])
+                    for place, n in enumerate(chosen):
+                        batch["token_type_ids"][place, : len(windows[n].input_ids)] = torch.tensor(windows[n].token_type_ids)
+                outputs = self.model(**batch.to(self.device))
+                interests, pieces = (each.double().cpu().numpy() if each is not None else None for each in outputs)
+                yield chosen, interests, pieces
+                advance(sum(windows[n].first == 0 for n in chosen))
 
     def tag(self, keys: Sequence[str], texts: Sequence[str], advance: Callable[[int], None] = ignore) -> pa.Table:
-        """Tags of cleaned texts, in the order of the texts and, within one, of falling score; schema `records.TAGS`."""
-        score = self.score(texts, advance)
+        """Tags of cleaned texts, in the order of the texts and, within one, interests by falling score, then spans by place; schema `records.TAGS`."""
+        score, spans = self.score(texts, advance)
         chosen = decide(score, np.asarray(self.spec.thresholds), self.spec.min_tags, self.spec.max_tags)
-        row, label = np.nonzero(chosen)
-        order = np.lexsort((-score[row, label], row))
-        row, label = row[order], label[order]
-        empty = pa.nulls(len(row), pa.int32())
-        columns = [
-            pa.array([keys[int(n)] for n in row], pa.string()),
-            pa.array([self.spec.dimension] * len(row), pa.string()),
-            pa.array([self.spec.labels[int(n)] for n in label], pa.string()),
-            pa.array(score[row, label], pa.float64()),
-            empty,
-            empty,
-        ]
-        return pa.Table.from_arrays(columns, schema=TAGS)
+        found: list[tuple[str, str, str, float, int | None, int | None]] = []
+        for n, (key, text) in enumerate(zip(keys, texts, strict=True)):
+            labels = np.flatnonzero(chosen[n])
+            ranked = labels[np.argsort(-score[n, labels], kind="stable")]
+            found += [(key, self.spec.dimension, self.spec.labels[label], float(score[n, label]), None, None) for label in ranked]
+            found += [
+                (key, each.dimension, normal_form(text[each.start : each.end]), each.score, each.start, each.end) for each in spans[n]
+            ]
+        columns = [[row[n] for row in found] for n in range(len(TAGS))]
+        return pa.Table.from_arrays([pa.array(each, field.type) for each, field in zip(columns, TAGS, strict=True)], schema=TAGS)
+
+
+def classes_of(spec: SpanSpec | None) -> int:
+    """Outputs of the token classifier."""
+    return 1 + 2 * len(spec.dimensions) if spec is not None else 0
+
+
+def reader_of(spec: TaggerSpec, tokenizer: Any) -> Reader:
+    """How a bundle's texts are read."""
+    stride = spec.spans.stride if spec.spans is not None else None
+    return Reader(tokenizer, spec.max_length, stride, spec.mark_capitals, spec.simplify_chinese)
+
+
+def read_spans(text: str, logits: Floats, offsets: list[tuple[int, int]], spec: SpanSpec) -> list[Span]:
+    """Spans of a text from its pieces' logits. *Shape:* logits (pieces, classes)."""
+    parts = units(text, offsets)
+    return decode(text, softmax(logits[[each.piece for each in parts]], spec.temperature), parts, spec.dimensions, spec.thresholds)
 
 
 def length_batches(lengths: Sequence[int]) -> list[list[int]]:

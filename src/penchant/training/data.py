@@ -1,216 +1,348 @@
-"""Labelled texts: read, checked as a whole before anything is trained, tokenised, batched by length."""
+"""Labelled texts: read, and checked as a whole before anything is trained."""
 
+import json
 import logging
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
-import torch
-from torch.utils.data import Sampler
 
 from penchant import taxonomy as taxonomies
 from penchant.config import suggestion
-from penchant.errors import DataError, problems
+from penchant.errors import DataError, PenchantError, problems
 from penchant.ingest.clean import clean, document, mask
 from penchant.ingest.convert import as_labels
-from penchant.ingest.readers import BadRow, rows
+from penchant.ingest.readers import BadRow, Row, rows
+from penchant.tagging.bundle import load_spec
+from penchant.tagging.encoder import resolve
+from penchant.tagging.spans import UNSPACED, Span
 from penchant.taxonomy import Taxonomy
-from penchant.training.settings import Columns, TrainSettings
+from penchant.training.settings import TrainSettings, shown
 
 log = logging.getLogger(__name__)
+SPLITS = ("train", "validation", "test")
+ABOUT = ("kind", "language", "group", "time")
 
 
 @dataclass(frozen=True)
 class Labelled:
     """One split.
 
-    `targets` *Shape:* (texts, labels), 0 or 1.
+    `targets` *Shape:* (texts, labels), 0 or 1. `about` holds a value per text for each of `ABOUT` that the rows have, and its `length`.
     """
 
     texts: list[str]
-    kinds: list[str]
     targets: np.ndarray
+    spans: list[tuple[Span, ...]]
+    places: list[str]
+    about: dict[str, list[str]]
 
     def __len__(self) -> int:
         return len(self.texts)
 
+    @property
+    def kinds(self) -> list[str]:
+        """The kind of each text."""
+        return self.about["kind"]
+
     def take(self, chosen: Sequence[int]) -> "Labelled":
         """The rows at these positions, in this order."""
-        return Labelled([self.texts[n] for n in chosen], [self.kinds[n] for n in chosen], self.targets[list(chosen)])
+        about = {name: [values[n] for n in chosen] for name, values in self.about.items()}
+        return Labelled(
+            [self.texts[n] for n in chosen],
+            self.targets[list(chosen)],
+            [self.spans[n] for n in chosen],
+            [self.places[n] for n in chosen],
+            about,
+        )
 
 
 @dataclass(frozen=True)
 class Corpus:
     """Everything a run learns from and is measured on."""
 
-    taxonomy: Taxonomy
+    taxonomy: Taxonomy | None
     labels: tuple[str, ...]
+    dimensions: tuple[str, ...]
     train: Labelled
     validation: Labelled
     test: Labelled
 
+    def name(self, label: str) -> str:
+        """What people read for a label."""
+        return self.taxonomy.label(label) if self.taxonomy is not None else label
 
-def load_corpus(settings: TrainSettings) -> Corpus:
-    """Read and check all splits. Raises `DataError` that lists the mistakes of all files at once."""
-    paths = {name: path for name in ("train", "validation", "test") if (path := getattr(settings, name)) is not None}
+
+@dataclass(frozen=True)
+class RawRow:
+    """One labelled text as it was read; spans are offsets into the cleaned text."""
+
+    place: str
+    text: str
+    labels: list[str]
+    spans: tuple[Span, ...]
+    about: dict[str, str]
+
+
+def read_splits(settings: TrainSettings) -> tuple[Taxonomy | None, tuple[str, ...], tuple[str, ...], dict[str, Labelled]]:
+    """The taxonomy, the labels, the dimensions and the splits that have a file.
+
+    Raises `DataError` that lists the mistakes of all files at once.
+    """
+    paths = {name: files for name in SPLITS if (files := getattr(settings, name)) is not None}
     raw: dict[str, list[RawRow]] = {}
     mistakes: list[str] = []
-    for name, path in paths.items():
-        raw[name], found = read_labelled(path, settings.columns)
-        mistakes += found
-    taxonomy = taxonomy_for(settings, raw["train"])
-    labels = settings.labels or taxonomy.leaves
-    for label in labels:
-        taxonomy.get(label, "labels")
-    for name, path in paths.items():
-        mistakes += wrong_labels(path, raw[name], labels)
-    used = {label for row in raw["train"] for label in row[2]}
-    if raw["train"]:
-        mistakes += [
-            f"{settings.train}: no row is labelled {label!r}; add some, or name the interests to train in 'labels'"
-            for label in labels
-            if label not in used
-        ]
-    if mistakes:
+    for name, files in paths.items():
+        raw[name] = []
+        for path in files:
+            try:
+                found, wrong = read_labelled(path, settings)
+            except DataError as error:  # damaged as a whole
+                found, wrong = [], [str(error)]
+            raw[name] += found
+            mistakes += wrong or ([] if found else [f"{path}: no rows with a text"])
+    if not raw["train"] and settings.taxonomy is None:
         raise DataError(problems("training data", mistakes))
-    return split_up(settings, taxonomy, tuple(labels), {name: encode(found, labels) for name, found in raw.items()})
+    taxonomy = taxonomy_for(settings, raw["train"]) if settings.task != "spans" else None
+    labels: tuple[str, ...] = ()
+    if taxonomy is not None:
+        labels = settings.labels or taxonomy.leaves
+        for label in labels:
+            taxonomy.get(label, "labels")
+    found_types = sorted({span.dimension for row in raw["train"] for span in row.spans})
+    names = (settings.dimensions or {each: each for each in found_types}) if settings.task != "interests" else {}
+    dimensions = tuple(dict.fromkeys(names.values()))
+    for name in paths:
+        mistakes += wrong_labels(raw[name], labels if settings.task != "spans" else None, names if settings.task != "interests" else None)
+    of_files = wrong_start(settings, labels, dimensions) + (unlearnable(settings, raw["train"], labels, names) if raw["train"] else [])
+    if mistakes or of_files:
+        raise DataError(problems("training data", of_files + mistakes))
+    return taxonomy, labels, dimensions, {name: encode(found, labels, names) for name, found in raw.items()}
 
 
-def taxonomy_for(settings: TrainSettings, rows_of_training: "list[RawRow]") -> Taxonomy:
+def taxonomy_for(settings: TrainSettings, found: Sequence[RawRow]) -> Taxonomy:
     """The taxonomy of the settings, or a flat one over the labels found."""
     if settings.taxonomy is not None:
         return taxonomies.load(settings.taxonomy)
-    found = sorted({label for row in rows_of_training for label in row[2]})
-    if not found:
-        raise DataError(f"{settings.train}: no row has a label in column {settings.columns.labels!r}, and no taxonomy is given")
-    return taxonomies.from_labels(found, name=settings.train.stem)
+    labels = sorted({label for row in found for label in row.labels})
+    if not labels:
+        raise DataError(f"{shown(settings.train)}: no row has a label in column {settings.columns.labels!r}, and no taxonomy is given")
+    return taxonomies.from_labels(labels, name=settings.train[0].stem)
 
 
-def wrong_labels(path: Path, found: "list[RawRow]", labels: Sequence[str]) -> list[str]:
-    """What is wrong with a split's labels, and with having no rows."""
-    if not found:
-        return [f"{path}: no rows with a text"]
-    return [
-        f"{path}:{place}: unknown interest {label!r}{suggestion(label, labels)}"
-        for place, _, row_labels, _ in found
-        for label in row_labels
-        if label not in labels
+def wrong_labels(found: Sequence[RawRow], labels: Sequence[str] | None, names: Mapping[str, str] | None) -> list[str]:
+    """Labels and types of spans that are none of the known ones; None: not learned, so not looked at."""
+    wrong = [
+        f"{row.place}: unknown interest {label!r}{suggestion(label, labels)}"
+        for row in found
+        for label in row.labels
+        if labels is not None and label not in labels
+    ]
+    return wrong + [
+        f"{row.place}: unknown type of span {span.dimension!r}{suggestion(span.dimension, sorted(names))}"
+        for row in found
+        for span in row.spans
+        if names is not None and span.dimension not in names
     ]
 
 
-def split_up(settings: TrainSettings, taxonomy: Taxonomy, labels: tuple[str, ...], splits: dict[str, Labelled]) -> Corpus:
-    """Sample the training rows and set validation rows aside, as the settings say."""
-    train, chooser = splits["train"], random.Random(settings.seed)
-    if settings.max_train_rows is not None and settings.max_train_rows < len(train):
-        train = train.take(chooser.sample(range(len(train)), settings.max_train_rows))
-    if "validation" not in splits:
-        order = chooser.sample(range(len(train)), len(train))
-        held_out = max(1, round(settings.validation_share * len(train)))
-        splits["validation"], train = train.take(order[:held_out]), train.take(order[held_out:])
-    if len(train) < settings.batch_size:
-        raise DataError(f"{settings.train}: {len(train)} training rows are fewer than batch_size {settings.batch_size}")
-    return Corpus(taxonomy, labels, train, splits["validation"], splits.get("test", splits["validation"]))
+def unlearnable(settings: TrainSettings, train: Sequence[RawRow], labels: Sequence[str], names: Mapping[str, str]) -> list[str]:
+    """Labels and types of spans that no training text shows, or that all do."""
+    mistakes: list[str] = []
+    if settings.task != "spans":
+        used = [label for row in train for label in set(row.labels)]
+        mistakes += [
+            f"{shown(settings.train)}: no row is labelled {label!r}; add some, or name the interests to train in 'labels'"
+            for label in labels
+            if label not in used
+        ]
+        mistakes += [
+            f"{shown(settings.train)}: every row is labelled {label!r}; add texts without it"
+            for label in labels
+            if used.count(label) == len(train)
+        ]
+    if settings.task != "interests":
+        spans = {span.dimension for row in train for span in row.spans}
+        mistakes += [
+            f"{shown(settings.train)}: no row has a span of type {name!r}; add some, or name the types to train in 'dimensions'"
+            for name in names
+            if name not in spans
+        ]
+        if not names:
+            mistakes.append(f"{shown(settings.train)}: no row has a span in column {settings.columns.spans!r}")
+    return mistakes
 
 
-RawRow = tuple[int, str, list[str], str]
+def wrong_start(settings: TrainSettings, labels: tuple[str, ...], dimensions: tuple[str, ...]) -> list[str]:
+    """Why the model, where it is a bundle, can't be trained on: damaged, or made for other labels."""
+    folder = Path(resolve(settings.model))
+    if not (folder / "tagger.json").exists():
+        return []
+    try:
+        spec = load_spec(folder)
+    except PenchantError as error:
+        return [str(error)]
+    mistakes = []
+    if spec.task != settings.task:
+        mistakes.append(f"model {folder}: a bundle for the task {spec.task!r}, the settings say {settings.task!r}")
+    for known, wanted, what in (
+        (spec.labels, labels, "interests"),
+        (spec.spans.dimensions if spec.spans else (), dimensions, "dimensions"),
+    ):
+        if spec.task == settings.task and known != wanted:
+            other = sorted(set(known) ^ set(wanted)) or ["the same in another order"]
+            mistakes.append(
+                f"model {folder}: a bundle of another taxonomy: its {what} differ in {', '.join(other[:5])}; start from the checkpoint it was made from"
+            )
+    return mistakes
 
 
-def read_labelled(path: Path, columns: Columns) -> tuple[list[RawRow], list[str]]:
-    """Rows as (place, cleaned text, labels, kind), and the mistakes found."""
+def read_labelled(path: Path, settings: TrainSettings) -> tuple[list[RawRow], list[str]]:
+    """Rows with cleaned texts, and the mistakes found."""
+    columns = settings.columns
+    needed = [columns.text[0]]
+    needed += [columns.labels] if settings.task != "spans" else []
+    needed += [columns.spans] if settings.task != "interests" else []
     found: list[RawRow] = []
     mistakes: list[str] = []
-    for place, row in rows(path):
+    for number, row in conll(path, settings) if path.suffix == ".conll" else rows(path):
+        place = f"{path}:{number}"
         if isinstance(row, BadRow):
-            mistakes.append(f"{path}:{place}: {row.reason}")
+            mistakes.append(f"{place}: {row.reason}")
             continue
-        needed = [columns.text[0], columns.labels]
         missing = [name for name in needed if name not in row]
         if missing:
-            mistakes.append(f"{path}:{place}: no column {missing[0]!r}; it has {', '.join(map(repr, row))}")
+            mistakes.append(f"{place}: no column {missing[0]!r}; it has {', '.join(map(repr, row))}")
             if not found:
                 break
             continue
-        parts = [mask(clean(str(row[name]))) for name in columns.text if row.get(name)]
-        text = document(parts[0], "\n".join(parts[1:])) if parts else ""
-        labels = as_labels(row[columns.labels])
-        if not text:
-            mistakes.append(f"{path}:{place}: empty text")
-        elif labels is None:
-            mistakes.append(f"{path}:{place}: {columns.labels} is {row[columns.labels]!r}, expected a list of ids")
-        else:
-            found.append((place, text, labels, str(row.get(columns.kind) or "text") if columns.kind else "text"))
+        one, wrong = read_row(place, row, settings)
+        mistakes += wrong
+        found += [one] if one is not None else []
     return found, mistakes
 
 
-def encode(raw: list[RawRow], labels: Sequence[str]) -> Labelled:
-    """Raw rows as texts, kinds and a 0/1 matrix."""
+def read_row(place: str, row: Row, settings: TrainSettings) -> tuple[RawRow | None, list[str]]:
+    """One row, or what is wrong with it."""
+    columns = settings.columns
+    parts = [str(row[name]) for name in columns.text if row.get(name)]
+    tidy = [mask(clean(each)) for each in parts]
+    text = document(tidy[0], "\n".join(tidy[1:])) if tidy else ""
+    if not text:
+        return None, [f"{place}: empty text"]
+    labels = as_labels(row[columns.labels]) if settings.task != "spans" else []
+    if labels is None:
+        return None, [f"{place}: {columns.labels} is {row[columns.labels]!r}, expected a list of ids"]
+    spans: tuple[Span, ...] = ()
+    if settings.task != "interests":
+        try:
+            spans = moved(as_spans(row[columns.spans], "\n".join(parts)), "\n".join(parts), text)
+        except ValueError as error:
+            return None, [f"{place}: {error}"]
+    about = {name: str(row[column]) for name in ABOUT if (column := getattr(columns, name)) and row.get(column) not in (None, "")}
+    return RawRow(place, text, labels, spans, {"kind": "text"} | about), []
+
+
+def as_spans(value: Any, text: str) -> list[Span]:
+    """A cell of spans, checked against the text it belongs to. Raises `ValueError` that says what is wrong with it."""
+    try:
+        listed = json.loads(value) if isinstance(value, str) and value.strip() else value or []
+        spans = sorted(Span(int(each["start"]), int(each["end"]), str(each["dimension"])) for each in listed)
+        stated = {(int(each["start"]), int(each["end"])): each["text"] for each in listed if each.get("text") is not None}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"spans are {value!r}, expected a list of {{start, end, dimension}}") from error
+    for n, span in enumerate(spans):
+        surface = text[max(span.start, 0) : span.end]
+        named = f"span {span.start}–{span.end} ({span.dimension})"
+        if not 0 <= span.start < span.end <= len(text):
+            raise ValueError(f"{named} doesn't lie in its text of {len(text)} characters")
+        if surface != surface.strip():
+            raise ValueError(f"{named} begins or ends with a blank: {surface!r}")
+        if stated.get((span.start, span.end), surface) != surface:
+            raise ValueError(f"{named} should be {stated[span.start, span.end]!r}, but its text has {surface!r} there")
+        if n and span.start < spans[n - 1].end:
+            raise ValueError(f"{named} overlaps the one before")
+    return spans
+
+
+def moved(spans: Sequence[Span], raw: str, text: str) -> tuple[Span, ...]:
+    """Spans of the raw text where they stand in the cleaned one. Raises `ValueError` for one that cleaning took away."""
+    if raw == text or not spans:
+        return tuple(spans)
+    blocks = SequenceMatcher(None, raw, text, autojunk=False).get_opcodes()
+    found = []
+    for span in spans:
+        kept = [
+            (
+                new if kind != "equal" else new + max(span.start - old, 0),
+                new_end if kind != "equal" else new_end - max(old_end - span.end, 0),
+            )
+            for kind, old, old_end, new, new_end in blocks
+            if old < span.end and old_end > span.start and new < new_end
+        ]
+        if not kept:
+            raise ValueError(f"span {span.start}–{span.end} ({span.dimension}) is nothing that cleaning leaves of its text")
+        found.append(Span(kept[0][0], kept[-1][1], span.dimension))
+    return tuple(found)
+
+
+def conll(path: Path, settings: TrainSettings) -> Iterator[tuple[int, Row | BadRow]]:
+    """Texts of a CoNLL file by the line they begin on, as rows: a token and its BIO tag per line, an empty line after each text.
+
+    An `I-` that continues nothing begins a span.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: can't be read as UTF-8 text: {error}") from error
+    for filled, group in groupby(enumerate(lines, 1), key=lambda line: bool(line[1].strip())):
+        if not filled:
+            continue
+        cells = [(number, line.rstrip("\r").rsplit("\t" if "\t" in line else " ", 1)) for number, line in group]
+        wrong = next(
+            ((number, each) for number, each in cells if len(each) < 2 or not (each[1] == "O" or each[1][:2] in ("B-", "I-"))), None
+        )
+        if wrong is not None:
+            said = " ".join(wrong[1])
+            yield wrong[0], BadRow(f"{said!r} is no token with a BIO tag, such as: Paris B-location", said)
+            continue
+        text, spans, is_open = "", list[dict[str, Any]](), False
+        for _, (token, tag) in cells:
+            start = len(text) + (len(settings.conll_joiner) if text else 0)
+            text = f"{text}{settings.conll_joiner}{token}" if text else token
+            if is_open and tag == f"I-{spans[-1]['dimension']}":
+                spans[-1]["end"] = len(text)
+            elif tag != "O":
+                spans.append({"start": start, "end": len(text), "dimension": tag[2:]})
+            is_open = tag != "O"
+        yield cells[0][0], {settings.columns.text[0]: text, settings.columns.spans: spans}
+
+
+def encode(raw: Sequence[RawRow], labels: Sequence[str], names: Mapping[str, str]) -> Labelled:
+    """Raw rows as one split."""
     position = {label: n for n, label in enumerate(labels)}
     targets = np.zeros((len(raw), len(labels)), np.float32)
-    for n, (_, _, row_labels, _) in enumerate(raw):
-        for label in row_labels:
+    for n, row in enumerate(raw):
+        for label in row.labels:
             targets[n, position[label]] = 1
-    return Labelled([row[1] for row in raw], [row[3] for row in raw], targets)
+    columns = sorted({name for row in raw for name in row.about})
+    about = {name: [row.about.get(name, "unknown") for row in raw] for name in columns}
+    about.setdefault("language", [script(row.text) for row in raw])
+    about["length"] = [length_class(row.text) for row in raw]
+    spans = [tuple(span._replace(dimension=names[span.dimension]) for span in row.spans) for row in raw]
+    return Labelled([row.text for row in raw], targets, spans, [row.place for row in raw], about)
 
 
-def tokenised(split: Labelled, tokenizer: Any, max_length: int) -> datasets.Dataset:
-    """A `datasets.Dataset` with `input_ids`, `attention_mask`, `labels`, and `index`: the row's place in the split."""
-    table = datasets.Dataset.from_dict({"text": split.texts, "labels": split.targets.tolist(), "index": list(range(len(split)))})
-    return table.map(
-        lambda batch: tokenizer(batch["text"], truncation=True, max_length=max_length, return_token_type_ids=False),
-        batched=True,
-        remove_columns=["text"],
-        keep_in_memory=True,
-    )
+def script(text: str) -> str:
+    """`unspaced` for a text mostly of letters of scripts without spaces between words, such as Chinese; else `spaced`."""
+    letters = [each for each in text if each.isalpha()]
+    return "unspaced" if 2 * sum(bool(UNSPACED.match(each)) for each in letters) > len(letters) else "spaced"
 
 
-class LengthGrouped(Sampler):
-    """Batches of texts of like length, in an order drawn anew for each epoch from (seed, epoch) and nothing else.
-
-    Rows are shuffled, cut into stretches of 20 batches, sorted by length within a stretch, and the batches shuffled. The
-    few rows left over at the end of an epoch wait for the next draw, so that every optimiser step has its full
-    `accumulation` batches and every batch falls into equal parts over processes.
-    """
-
-    drop_last = True  # what accelerate reads to know that no batch is short
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, accumulation: int, seed: int) -> None:
-        self.lengths, self.batch_size, self.accumulation, self.seed, self.epoch = lengths, batch_size, accumulation, seed, 0
-
-    def __len__(self) -> int:
-        """Batches of an epoch."""
-        return len(self.lengths) // (self.batch_size * self.accumulation) * self.accumulation
-
-    def __iter__(self) -> Iterator[list[int]]:
-        draw = random.Random(f"{self.seed}/{self.epoch}")
-        order = draw.sample(range(len(self.lengths)), len(self) * self.batch_size)
-        stretch = 20 * self.batch_size
-        grouped = [
-            n for start in range(0, len(order), stretch) for n in sorted(order[start : start + stretch], key=lambda n: self.lengths[n])
-        ]
-        batches = [grouped[start : start + self.batch_size] for start in range(0, len(grouped), self.batch_size)]
-        draw.shuffle(batches)
-        yield from batches
-
-
-class Collate:
-    """Pads a list of rows to their longest.
-
-    *Shape:* input_ids, attention_mask (batch, tokens); labels (batch, labels); index (batch,).
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-
-    def __call__(self, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Rows of `tokenised` as one batch of tensors."""
-        padded = self.tokenizer.pad([{key: row[key] for key in ("input_ids", "attention_mask")} for row in batch], return_tensors="pt")
-        return {
-            "input_ids": padded["input_ids"],
-            "attention_mask": padded["attention_mask"],
-            "labels": torch.tensor([row["labels"] for row in batch]),
-            "index": torch.tensor([row["index"] for row in batch]),
-        }
+def length_class(text: str) -> str:
+    """Characters of a text, in classes for the report."""
+    return next((f"{n + 1}. under {limit} characters" for n, limit in enumerate((40, 120, 400)) if len(text) < limit), "4. longer")

@@ -13,20 +13,25 @@ import joblib
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DataLoaderConfiguration, broadcast_object_list, send_to_device, set_seed
+from accelerate.utils import DataLoaderConfiguration, DistributedType, broadcast_object_list, send_to_device, set_seed
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, get_linear_schedule_with_warmup
 
 from penchant.errors import ConfigError, MissingExtraError
 from penchant.files import file_digest, fingerprint, read_json, written_aside
 from penchant.progress import progress as shown_progress
-from penchant.tagging.encoder import load_pretrained, resolve
+from penchant.tagging.bundle import Floats, softmax
+from penchant.tagging.encoder import Reader, TaggerModel, load_pretrained, resolve
 from penchant.tagging.precision import measured_precision
 from penchant.training import checkpoint
-from penchant.training.data import Collate, Corpus, Labelled, LengthGrouped, load_corpus, tokenised
+from penchant.training.batches import Collate, LengthGrouped, Prepared, inputs, longest_first, prepare, unit_logits
+from penchant.training.data import Corpus, Labelled
 from penchant.training.metrics import MultiLabel
 from penchant.training.model import build_model, has_known_head, loss_of, optimiser, probe
 from penchant.training.settings import TrainSettings
+from penchant.training.spans import best_entity_f1
+from penchant.training.splits import load_corpus
 
 log = logging.getLogger(__name__)
 EVALUATION_BATCH = 64
@@ -39,8 +44,8 @@ class Trained:
 
     accelerator: Accelerator
     corpus: Corpus
-    model: Any
-    tokenizer: Any
+    model: TaggerModel
+    reader: Reader
     history: list[dict[str, float]]
     seconds: float
     name: str
@@ -52,29 +57,45 @@ class Run:
 
     accelerator: Accelerator
     corpus: Corpus
-    tokenizer: Any
+    reader: Reader
     model: Any
+    average: AveragedModel | None
     optimizer: Any
     schedule: Any
     batches: LengthGrouped
     loader: Any
-    validation: Any
+    units_per_window: float
+    validation: "Evaluation"
     at: dict[str, Any]
 
+    @property
+    def judged(self) -> Any:
+        """The model whose weights count: the running average once there is one."""
+        return self.average.module if self.average is not None else self.model
 
-def train(settings: TrainSettings, restart: bool = False) -> Trained:
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A split to predict on: its windows, and batches of them shared out over the processes."""
+
+    prepared: Prepared
+    loader: Any
+
+
+def train(settings: TrainSettings, restart: bool = False, corpus: Corpus | None = None, name: str = "") -> Trained:
     """Fine-tune until the last epoch or until `patience` runs out; go on from the last checkpoint if there is one.
 
+    `corpus` is what to learn, by default what the settings name; a corpus of another make has a `name` of its own.
     Every process of a launch calls it. The same settings, data and number of processes give the same weights, broken
     off and resumed or not.
     """
-    run = build(settings, restart)
+    run = build(settings, restart, corpus, name)
     accelerator, at = run.accelerator, run.at
     started = time.monotonic() - at["seconds"]
     while at["epoch"] < settings.epochs and not out_of_patience(at["history"], settings.patience):
         train_epoch(run, settings, started)
         score = validation_score(run)
-        keep_best(accelerator, run.model, settings.output / "best", score, at["history"])
+        keep_best(accelerator, run.judged, settings.output / "best", score, at["history"])
         figures = {
             "epoch": at["epoch"] + 1,
             "step": at["step"],
@@ -83,19 +104,15 @@ def train(settings: TrainSettings, restart: bool = False) -> Trained:
         }
         at["history"].append(figures | score)
         accelerator.log(figures | score, step=at["step"])
-        log.info(
-            "epoch %d: loss %.3f, validation macro average precision %.4f",
-            at["epoch"] + 1,
-            figures["loss"],
-            score["macro_average_precision"],
-        )
+        shown = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in score.items())
+        log.info("epoch %d: loss %.3f; %s", at["epoch"] + 1, figures["loss"], shown)
         at |= {"epoch": at["epoch"] + 1, "batch": 0, "losses": [], "seconds": time.monotonic() - started}
         checkpoint.save(accelerator, settings.output / "checkpoints", at)
     for tracker in accelerator.trackers:
         tracker.finish()
-    best = accelerator.unwrap_model(run.model)
+    best = build_model(settings, run.corpus)  # anew: the trained one may be wrapped, compiled or in shards
     best.load_state_dict(torch.load(settings.output / "best" / "weights.pt", map_location="cpu", weights_only=True))
-    return Trained(accelerator, run.corpus, run.model, run.tokenizer, at["history"], at["seconds"], at["run"])
+    return Trained(accelerator, run.corpus, best.to(accelerator.device), run.reader, at["history"], at["seconds"], at["run"])
 
 
 def train_epoch(run: Run, settings: TrainSettings, started: float) -> None:
@@ -108,8 +125,7 @@ def train_epoch(run: Run, settings: TrainSettings, started: float) -> None:
     with shown_progress(label, len(run.batches) * size, "texts", at["batch"] * size) as advance:
         for batch in left:
             with accelerator.accumulate(run.model):
-                logits = run.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-                loss = loss_of(logits, batch["labels"], settings)
+                loss = loss_of(run.model(**inputs(batch)), batch, settings, run.units_per_window)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(run.model.parameters(), settings.max_grad_norm)
@@ -122,20 +138,22 @@ def train_epoch(run: Run, settings: TrainSettings, started: float) -> None:
                 advance(size, f"loss {np.mean(at['losses'][-20:]):.3f}")
             if accelerator.sync_gradients:
                 at["step"] += 1
+                if run.average is not None:
+                    run.average.update_parameters(accelerator.unwrap_model(run.model))
                 if at["step"] % settings.checkpoint_steps == 0 and at["batch"] < len(run.batches):
                     checkpoint.save(accelerator, settings.output / "checkpoints", at | {"seconds": time.monotonic() - started})
 
 
-def build(settings: TrainSettings, restart: bool) -> Run:
+def build(settings: TrainSettings, restart: bool, corpus: Corpus | None, name: str) -> Run:
     """Check the data, find the checkpoint to go on from, and prepare model, optimiser and batches for every process."""
     require_tracker(settings.tracker)
-    corpus = load_corpus(settings)
+    corpus = corpus or load_corpus(settings)
     checkpoints = settings.output / "checkpoints"
     on_cpu = not torch.accelerator.is_available()  # said outright, else accelerate starts every process as if it were alone
     state = PartialState(cpu=on_cpu)
     if on_cpu:
         share_cores(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    name = run_name(settings)
+    name = f"{run_name(settings)}{name}"
     start_over = restart or checkpoint.superseded(checkpoints, name)
     state.wait_for_everyone()
     if start_over and state.is_main_process:
@@ -158,18 +176,23 @@ def build(settings: TrainSettings, restart: bool) -> Run:
         )
     set_seed(settings.seed)
     tokenizer = load_pretrained(AutoTokenizer, settings.model)
-    model = build_model(settings, corpus.labels, corpus.train.targets)
-    require_positions(settings.max_length, model, tokenizer)
-    rows = tokenised(corpus.train, tokenizer, settings.max_length)
-    if resumed is None and settings.probe_epochs:
-        probe_head(accelerator, model, rows, Collate(tokenizer), settings)
+    reader = reader_for(settings, tokenizer)
+    model = build_model(settings, corpus)
+    require_positions(settings.max_length, model.stock, tokenizer)
+    require_types(settings, model.stock)
+    prepared = prepare(corpus.train, reader, corpus.dimensions)
+    rows, units_per_window = prepared.rows, max(1.0, sum(map(len, prepared.units)) / len(prepared.windows))
+    collate = Collate(tokenizer.pad_token_id)
+    if resumed is None and settings.probe_epochs and settings.task != "spans":
+        probe_head(accelerator, model, rows.select(np.flatnonzero(rows["counts"])), collate, settings)
     batches = LengthGrouped([len(ids) for ids in rows["input_ids"]], micro_batch, settings.accumulation_steps, settings.seed)
-    loader = DataLoader(rows, batch_sampler=batches, collate_fn=Collate(tokenizer), generator=torch.Generator())
+    loader = DataLoader(rows, batch_sampler=batches, collate_fn=collate, generator=torch.Generator())
     total_steps = len(batches) // settings.accumulation_steps * settings.epochs
     optimizer = optimiser(model, settings)
     schedule = get_linear_schedule_with_warmup(optimizer, round(settings.warmup_share * total_steps), total_steps)
+    average = averaged(accelerator, model, settings)
     model, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
-    validation = evaluation_loader(accelerator, tokenizer, corpus.validation, settings.max_length)
+    validation = evaluation(accelerator, reader, corpus.validation, corpus.dimensions)
     set_seed(settings.seed, device_specific=True)
     at: dict[str, Any] = {
         "run": name,
@@ -186,7 +209,34 @@ def build(settings: TrainSettings, restart: bool) -> Run:
     if resumed is not None:
         at = checkpoint.load(accelerator, resumed)
         log.info("resumed from %s", resumed)
-    return Run(accelerator, corpus, tokenizer, model, optimizer, schedule, batches, loader, validation, at)
+    return Run(accelerator, corpus, reader, model, average, optimizer, schedule, batches, loader, units_per_window, validation, at)
+
+
+def averaged(accelerator: Accelerator, model: TaggerModel, settings: TrainSettings) -> AveragedModel | None:
+    """The running average of the weights, where the settings ask for one, kept in the checkpoints."""
+    if not settings.weight_average:
+        return None
+    if accelerator.distributed_type == DistributedType.FSDP:
+        raise ConfigError("weight_average: weights in shards (FSDP) can't be averaged; set it to 0")
+    average = AveragedModel(model, device=accelerator.device, multi_avg_fn=get_ema_multi_avg_fn(settings.weight_average))
+    accelerator.register_for_checkpointing(average)
+    return average
+
+
+def reader_for(settings: TrainSettings, tokenizer: Any) -> Reader:
+    """How the run's texts are read. Raises `ConfigError` for spans with a tokenizer that doesn't say where its pieces stand."""
+    if settings.task != "interests" and not tokenizer.is_fast:
+        raise ConfigError(
+            f"model {settings.model!r}: its tokenizer gives no character offsets, which spans need; take one with a tokenizer.json"
+        )
+    stride = settings.stride if settings.task != "interests" else None
+    return Reader(tokenizer, settings.max_length, stride, settings.mark_capitals, settings.simplify_chinese)
+
+
+def require_types(settings: TrainSettings, model: Any) -> None:
+    """Raise `ConfigError` where capitals can't be marked because the model knows one token type only."""
+    if settings.mark_capitals and getattr(model.config, "type_vocab_size", 1) < 2:
+        raise ConfigError(f"mark_capitals: {settings.model!r} has no second token type to mark them by")
 
 
 def share_cores(processes: int) -> None:
@@ -210,15 +260,15 @@ def require_tracker(name: str | None) -> None:
     raise ConfigError(f"tracker {name!r} isn't installed: pip install {name.replace('_', '-')}, or take tensorboard")
 
 
-def probe_head(accelerator: Accelerator, model: Any, rows: Any, collate: Collate, settings: TrainSettings) -> None:
+def probe_head(accelerator: Accelerator, model: TaggerModel, rows: Any, collate: Collate, settings: TrainSettings) -> None:
     """Give the head a start on at most `PROBE_ROWS` rows, longest first; every process does the same."""
-    if not has_known_head(model):
-        log.info("%s has a head of another kind: fine-tuning starts without a probe", type(model).__name__)
+    if not has_known_head(model.stock):
+        log.info("%s has a head of another kind: fine-tuning starts without a probe", type(model.stock).__name__)
         return
     model.to(accelerator.device)
     sample = rows.select(range(min(len(rows), PROBE_ROWS)))
-    longest_first = np.argsort([-len(ids) for ids in sample["input_ids"]], kind="stable")
-    loader = DataLoader(sample.select(longest_first), batch_size=EVALUATION_BATCH, collate_fn=collate)
+    order = longest_first([len(ids) for ids in sample["input_ids"]])
+    loader = DataLoader(sample.select(order), batch_size=EVALUATION_BATCH, collate_fn=collate)
     with accelerator.autocast():
         probe(model, (send_to_device(batch, accelerator.device) for batch in loader), settings)
 
@@ -226,9 +276,11 @@ def probe_head(accelerator: Accelerator, model: Any, rows: Any, collate: Collate
 def run_name(settings: TrainSettings) -> str:
     """Fingerprint of all that decides the weights: settings, the bytes of the data files and of a model on this disk."""
     chosen = settings.model_dump(
-        mode="json", exclude={"output", "baselines", "min_tags", "max_tags", "checkpoint_steps", "tracker", "threshold_precision"}
+        mode="json",
+        exclude={"output", "baselines", "min_tags", "max_tags", "checkpoint_steps", "tracker", "threshold_precision", "calibration"},
     )
-    files = [path for path in (settings.train, settings.validation, settings.test, settings.taxonomy) if path is not None]
+    files = [*settings.train, *(settings.validation or ()), *(settings.test or ())]
+    files += [settings.taxonomy] if settings.taxonomy is not None else []
     start = Path(resolve(settings.model))
     files += sorted(path for path in start.glob("*") if path.suffix in (".json", ".safetensors", ".bin", ".txt"))
     return fingerprint(chosen | {"files": [file_digest(path) for path in files]})
@@ -247,56 +299,75 @@ def choose_precision(settings: TrainSettings, state: PartialState, resumed: Path
     return str(broadcast_object_list(chosen)[0])
 
 
-def evaluation_loader(accelerator: Accelerator, tokenizer: Any, split: Labelled, max_length: int) -> Any:
-    """Batches of a split, longest texts first, shared out over the processes."""
-    table = tokenised(split, tokenizer, max_length)
-    longest_first = np.argsort([-len(ids) for ids in table["input_ids"]], kind="stable")
-    batch_size = EVALUATION_BATCH * accelerator.num_processes
-    loader = DataLoader(table.select(longest_first), batch_size=batch_size, collate_fn=Collate(tokenizer), generator=torch.Generator())
-    return accelerator.prepare(loader)
+def evaluation(accelerator: Accelerator, reader: Reader, split: Labelled, dimensions: tuple[str, ...]) -> Evaluation:
+    """A split in batches, longest windows first, shared out over the processes."""
+    prepared = prepare(split, reader, dimensions)
+    rows = prepared.rows.select(longest_first([len(each.input_ids) for each in prepared.windows]))
+    loader = DataLoader(
+        rows,
+        batch_size=EVALUATION_BATCH * accelerator.num_processes,
+        collate_fn=Collate(reader.tokenizer.pad_token_id),
+        generator=torch.Generator(),
+    )
+    return Evaluation(prepared, accelerator.prepare(loader))
 
 
-def predict(accelerator: Accelerator, model: Any, loader: Any) -> np.ndarray:
-    """Logits of an `evaluation_loader`'s split, in the split's order, on every process.
+def predict(accelerator: Accelerator, model: Any, split: Evaluation, reader: Reader, labels: int) -> tuple[Floats, list[Floats]]:
+    """Logits of a split's texts and of their units, on every process, in the split's order.
 
     Rows that fill up the last batch so that every process has one are not counted.
-    *Shape:* result (texts, labels).
+    *Shape:* (texts, labels), and per text (units, classes).
     """
     model.eval()
-    gathered: list[tuple[torch.Tensor, torch.Tensor]] = []
-    with torch.inference_mode():
-        for batch in loader:
-            logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float()
-            gathered.append(accelerator.gather_for_metrics((logits.contiguous(), batch["index"])))
-    index = torch.cat([each for _, each in gathered]).cpu().numpy()
-    logits = torch.cat([each for each, _ in gathered]).cpu().numpy().astype(np.float64)
-    ordered: np.ndarray = np.empty_like(logits)
-    ordered[index] = logits
-    return ordered
+    interests: Floats = np.empty((len(split.prepared.units), labels))
+    pieces: list[Any] = [None] * len(split.prepared.windows)
+    with torch.inference_mode(), accelerator.autocast():
+        for batch in split.loader:
+            of_texts, of_pieces = model(**inputs(batch))
+            index = accelerator.gather_for_metrics(batch["index"]).tolist()
+            windows = [split.prepared.windows[n] for n in index]
+            if of_texts is not None:
+                for window, row in zip(windows, accelerator.gather_for_metrics(of_texts.contiguous()).double().cpu().numpy(), strict=True):
+                    if window.first == 0:
+                        interests[window.text] = row
+            if of_pieces is not None:
+                padded = accelerator.pad_across_processes(of_pieces, dim=1)
+                for n, window, row in zip(index, windows, accelerator.gather_for_metrics(padded).double().cpu().numpy(), strict=True):
+                    pieces[n] = row[: len(window.input_ids)]
+    return interests, unit_logits(split.prepared, pieces, reader) if reader.stride is not None else []
 
 
 def validation_score(run: Run) -> dict[str, float]:
-    """Figures that need no thresholds: macro average precision and log loss on the validation rows."""
-    logits = predict(run.accelerator, run.model, run.validation)
-    targets = run.corpus.validation.targets
-    result = MultiLabel().compute(
-        predictions=(logits > 0).astype(int), references=targets.astype(int), scores=logits, labels=run.corpus.labels
-    )
-    log_loss = float(np.mean(np.logaddexp(0, logits) - targets * logits))
-    return {"macro_average_precision": result["macro_average_precision"] or 0.0, "validation_loss": log_loss * targets.shape[1]}
+    """Figures on the validation rows that need no thresholds per label; `score` is what the best epoch is chosen by."""
+    corpus = run.corpus
+    logits, pieces = predict(run.accelerator, run.judged, run.validation, run.reader, len(corpus.labels))
+    targets = corpus.validation.targets
+    found: dict[str, float] = {}
+    if corpus.labels:
+        result = MultiLabel().compute(
+            predictions=(logits > 0).astype(int), references=targets.astype(int), scores=logits, labels=corpus.labels
+        )
+        found["macro_average_precision"] = result["macro_average_precision"] or 0.0
+        found["validation_loss"] = float(np.mean(np.logaddexp(0, logits) - targets * logits)) * targets.shape[1]
+    if corpus.dimensions:
+        probabilities = [softmax(each, 1.0) for each in pieces]
+        found["entity_f1"] = best_entity_f1(corpus.validation, probabilities, run.validation.prepared.units, corpus.dimensions)
+    qualities = [found[name] for name in ("macro_average_precision", "entity_f1") if name in found]
+    return found | {"score": float(np.mean(qualities))}
 
 
 def keep_best(accelerator: Accelerator, model: Any, folder: Path, score: dict[str, float], history: list[dict[str, float]]) -> None:
     """Write the weights to `folder` if no earlier epoch was better."""
-    earlier = max((each["macro_average_precision"] for each in history), default=-1.0)
-    if accelerator.is_main_process and score["macro_average_precision"] > earlier:
-        with written_aside(folder) as aside:
-            aside.mkdir()
-            torch.save(accelerator.unwrap_model(model).state_dict(), aside / "weights.pt")
+    if score["score"] > max((each["score"] for each in history), default=-1.0):
+        weights = accelerator.get_state_dict(model)
+        if accelerator.is_main_process:
+            with written_aside(folder) as aside:
+                aside.mkdir()
+                torch.save(weights, aside / "weights.pt")
     accelerator.wait_for_everyone()
 
 
 def out_of_patience(history: list[dict[str, float]], patience: int) -> bool:
     """Whether the last `patience` epochs brought nothing better than those before them."""
-    values = [each["macro_average_precision"] for each in history]
+    values = [each["score"] for each in history]
     return len(values) > patience and max(values[-patience:]) <= max(values[:-patience])

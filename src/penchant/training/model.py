@@ -6,40 +6,61 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-from penchant.tagging.encoder import load_pretrained
+from penchant.tagging.encoder import TaggerModel, load_pretrained
+from penchant.tagging.spans import bio
+from penchant.training.batches import IGNORED, inputs
+from penchant.training.data import Corpus
 from penchant.training.settings import TrainSettings
 
 
-def build_model(settings: TrainSettings, labels: Sequence[str], targets: np.ndarray) -> Any:
-    """A stock sequence classifier whose first predictions are the labels' base rates.
+def build_model(settings: TrainSettings, corpus: Corpus) -> TaggerModel:
+    """A stock classifier; its first predictions of interests are their base rates.
 
     A classifier that starts at its base rates spends no steps on learning that most interests are absent (Lin et al.
-    2017, Focal Loss, section 3.3).
+    2017, Focal Loss, section 3.3). A span head starts as stock ones do: with base rates, rare dimensions were found less.
     """
-    model = load_pretrained(
+    if settings.task == "spans":
+        options = stock_options(settings, bio(corpus.dimensions))
+        return TaggerModel(load_pretrained(AutoModelForTokenClassification, settings.model, **options), "spans")
+    stock = load_pretrained(
         AutoModelForSequenceClassification,
         settings.model,
-        num_labels=len(labels),
-        id2label=dict(enumerate(labels)),
-        label2id={label: n for n, label in enumerate(labels)},
+        **stock_options(settings, corpus.labels),
         problem_type="multi_label_classification",
-        ignore_mismatched_sizes=True,
-        dtype=torch.float32,
     )
-    base_rate = np.clip(targets.mean(axis=0), 1e-4, 1 - 1e-4)
-    classifier = getattr(model, "classifier", None)
+    base_rate = np.clip(corpus.train.targets.mean(axis=0), 1e-4, 1 - 1e-4)
+    set_base_rates(getattr(stock, "classifier", None), np.log(base_rate / (1 - base_rate)))
+    if settings.task == "interests":
+        return TaggerModel(stock, "interests")
+    head = nn.Linear(stock.config.hidden_size, len(bio(corpus.dimensions)))
+    nn.init.normal_(head.weight, std=getattr(stock.config, "initializer_range", 0.02))
+    nn.init.zeros_(head.bias)
+    return TaggerModel(stock, "both", head)
+
+
+def stock_options(settings: TrainSettings, names: Sequence[str]) -> dict[str, Any]:
+    """What a stock checkpoint is loaded with: the names of its outputs, and its dropout where the settings give one."""
+    named = {"num_labels": len(names), "id2label": dict(enumerate(names)), "label2id": {name: n for n, name in enumerate(names)}}
+    dropout = {}
+    if settings.dropout is not None:
+        config = load_pretrained(AutoConfig, settings.model)
+        dropout = {"hidden_dropout_prob" if hasattr(config, "hidden_dropout_prob") else "dropout": settings.dropout}
+    return {**named, **dropout, "ignore_mismatched_sizes": True, "dtype": torch.float32}
+
+
+def set_base_rates(classifier: Any, bias: np.ndarray) -> None:
+    """Let a linear classifier begin with this bias and small weights; one of another kind is left alone."""
     if isinstance(classifier, nn.Linear):
         with torch.no_grad():
-            classifier.bias.copy_(torch.tensor(np.log(base_rate / (1 - base_rate)), dtype=torch.float32))
+            classifier.bias.copy_(torch.tensor(bias, dtype=torch.float32))
             classifier.weight.mul_(0.1)
-    return model
 
 
-def in_head(name: str, model: Any) -> bool:
-    """Whether a parameter belongs to the head: the pooler and the classifier."""
-    return "pooler" in name or not name.startswith(model.base_model_prefix)
+def in_head(name: str, model: TaggerModel) -> bool:
+    """Whether a parameter of a `TaggerModel` belongs to a head: the pooler and the classifiers."""
+    return "pooler" in name or not name.startswith(f"stock.{model.stock.base_model_prefix}")
 
 
 def head_logits(model: Any, first: torch.Tensor) -> torch.Tensor:
@@ -61,27 +82,30 @@ def has_known_head(model: Any) -> bool:
     return hasattr(model, "classifier") and hasattr(model, "dropout") and not isinstance(pooler, nn.Linear)
 
 
-def probe(model: Any, batches: Iterable[dict[str, torch.Tensor]], settings: TrainSettings) -> None:
+def probe(model: TaggerModel, batches: Iterable[dict[str, torch.Tensor]], settings: TrainSettings) -> None:
     """Fit the head alone on the frozen encoder's vectors of `batches`, before everything is fine-tuned.
 
     The encoder then isn't bent to suit a head that knows nothing yet (Kumar et al. 2022, Fine-Tuning can Distort
     Pretrained Features, section 4), and one pass over the texts does what would take epochs.
     """
     model.eval()
+    stock = model.stock
     with torch.inference_mode():
-        found = [(model.base_model(each["input_ids"], each["attention_mask"])[0][:, 0].float(), each["labels"]) for each in batches]
+        found = [(stock.base_model(**inputs(each))[0][:, 0].float(), each["labels"]) for each in batches]
     vectors, targets = (torch.cat(each).clone() for each in zip(*found, strict=True))
-    head = [each for name, each in model.named_parameters() if in_head(name, model)]
+    head = [each for name, each in model.named_parameters() if in_head(name, model) and not name.startswith("span_head")]
     optimizer = torch.optim.AdamW(head, lr=settings.head_learning_rate, weight_decay=settings.weight_decay)
     model.train()
     for _ in range(settings.probe_epochs):
         for chosen in torch.randperm(len(targets), device=targets.device).split(settings.batch_size):
-            loss_of(head_logits(model, vectors[chosen]), targets[chosen], settings).backward()
+            interest_loss(
+                head_logits(stock, vectors[chosen]), targets[chosen], torch.ones(len(chosen), device=targets.device), settings
+            ).backward()
             optimizer.step()
             optimizer.zero_grad()
 
 
-def optimiser(model: Any, settings: TrainSettings) -> torch.optim.AdamW:
+def optimiser(model: TaggerModel, settings: TrainSettings) -> torch.optim.AdamW:
     """AdamW with a rate of its own for the head (pooler and classifier), and no decay on biases and norms."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -92,16 +116,41 @@ def optimiser(model: Any, settings: TrainSettings) -> torch.optim.AdamW:
     return torch.optim.AdamW(chosen, fused=True)
 
 
-def loss_of(logits: torch.Tensor, targets: torch.Tensor, settings: TrainSettings) -> torch.Tensor:
-    """Mean loss of a batch.
+def loss_of(
+    outputs: tuple[torch.Tensor | None, torch.Tensor | None],
+    batch: dict[str, torch.Tensor],
+    settings: TrainSettings,
+    units_per_window: float = 1.0,
+) -> torch.Tensor:
+    """Loss of a batch: of the interests, and `span_weight` times that of the units.
 
-    `bce` is summed over labels and averaged over texts, so that its size does not depend on how many labels there are;
-    `softmax` is cross-entropy against the labels' equal shares, texts without any left out.
-    *Shape:* both (batch, labels); result a scalar.
+    The first is summed over labels and averaged over texts. The second is summed over a window's units, averaged over the
+    windows, and divided by the units that a window of the training rows has on average: the mean over units, but in a
+    form that adds up exactly when a step is split over processes and accumulation steps.
+    """
+    interests, pieces = outputs
+    total = torch.zeros((), device=batch["input_ids"].device)
+    if interests is not None:
+        total = total + interest_loss(interests, batch["labels"], batch["counts"], settings)
+    if pieces is not None:
+        summed = nn.functional.cross_entropy(pieces.transpose(1, 2), batch["classes"], ignore_index=IGNORED, reduction="sum")
+        total = total + settings.span_weight * summed / (len(pieces) * units_per_window)
+    return total
+
+
+def interest_loss(logits: torch.Tensor, targets: torch.Tensor, counts: torch.Tensor, settings: TrainSettings) -> torch.Tensor:
+    """Mean loss over the rows that count.
+
+    `bce` is summed over labels, so that its size does not depend on how many labels there are; `softmax` is cross-entropy
+    against the labels' equal shares, texts without any left out. *Shape:* logits and targets (batch, labels); counts
+    (batch,), 0 or 1; result a scalar.
     """
     logits = logits.float()
     if settings.loss == "softmax":
-        count = targets.sum(dim=1, keepdim=True)
-        return -(targets / count.clamp(min=1) * logits.log_softmax(dim=1)).sum() / (count > 0).sum().clamp(min=1)
-    smoothed = targets * (1 - 2 * settings.label_smoothing) + settings.label_smoothing
-    return nn.functional.binary_cross_entropy_with_logits(logits, smoothed, reduction="sum") / len(logits)
+        number = targets.sum(dim=1, keepdim=True)
+        counts = counts * (number[:, 0] > 0)
+        by_row = -(targets / number.clamp(min=1) * logits.log_softmax(dim=1)).sum(dim=1)
+    else:
+        smoothed = targets * (1 - 2 * settings.label_smoothing) + settings.label_smoothing
+        by_row = nn.functional.binary_cross_entropy_with_logits(logits, smoothed, reduction="none").sum(dim=1)
+    return (by_row * counts).sum() / counts.sum().clamp(min=1)
