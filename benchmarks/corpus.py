@@ -11,26 +11,31 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from datasketch import MinHashLSH
 from rich.console import Console
 from rich.table import Table
 
 from penchant.config import load
-from penchant.errors import MissingExtraError
 from penchant.ingest.readers import rows
-from penchant.training.baselines import tfidf_scores
-from penchant.training.data import load_corpus
+from penchant.training.baselines import baseline_scores
 from penchant.training.evaluation import judge
 from penchant.training.metrics import MultiLabel
 from penchant.training.settings import TrainSettings
+from penchant.training.splits import PERMUTATIONS, load_corpus, shingles, sketch
 
 SPLITS = ("train", "validation", "test")
 NEAR = 0.6
-SHINGLE_CHARACTERS = 5
 
 
 def read(settings: TrainSettings) -> list[dict[str, Any]]:
     """Rows of all splits, each with its `split`."""
-    return [dict(row) | {"split": split} for split in SPLITS for _, row in rows(getattr(settings, split)) if isinstance(row, dict)]
+    return [
+        dict(row) | {"split": split}
+        for split in SPLITS
+        for path in getattr(settings, split)
+        for _, row in rows(path)
+        if isinstance(row, dict)
+    ]
 
 
 def distinct_share(texts: list[str], length: int = 5) -> float:
@@ -45,21 +50,13 @@ def distinct_share(texts: list[str], length: int = 5) -> float:
 
 def near_duplicates(texts: list[str]) -> list[tuple[int, int]]:
     """Pairs whose sets of character 5-grams have a Jaccard similarity of at least 0.6: found by MinHash, checked exactly."""
-    try:
-        from datasketch import MinHash, MinHashLSH
-    except ImportError:
-        raise MissingExtraError("finding near-duplicates", "dev") from None
     found: list[tuple[int, int]] = []
-    shingles = []
-    index = MinHashLSH(threshold=NEAR - 0.1, num_perm=128)
-    for n, text in enumerate(texts):
-        letters = re.sub(r"\W+", " ", text.lower())
-        own = {letters[k : k + SHINGLE_CHARACTERS] for k in range(max(1, len(letters) - SHINGLE_CHARACTERS + 1))}
-        shingles.append(own)
-        sketch = MinHash(num_perm=128)
-        sketch.update_batch([each.encode() for each in own])
-        found += [(other, n) for other in index.query(sketch) if len(own & shingles[other]) >= NEAR * len(own | shingles[other])]
-        index.insert(n, sketch)
+    grams = [shingles(text) for text in texts]
+    index = MinHashLSH(threshold=NEAR - 0.1, num_perm=PERMUTATIONS)
+    for n, own in enumerate(grams):
+        drawn = sketch(own)
+        found += [(other, n) for other in index.query(drawn) if len(own & grams[other]) >= NEAR * len(own | grams[other])]
+        index.insert(n, drawn)
     return found
 
 
@@ -87,7 +84,7 @@ def main() -> None:
     for one, other in pairs:
         console.print(f"near-duplicates: {texts[one]['id']} ({texts[one]['split']}) and {texts[other]['id']} ({texts[other]['split']})")
     corpus = load_corpus(settings)
-    judged = judge(*tfidf_scores(corpus), corpus.validation, settings)
+    judged = judge(*baseline_scores("logistic_regression", corpus, settings.model, settings.max_length), corpus.validation, settings)
     result = MultiLabel().compute(
         predictions=judged.tagged.astype(int), references=corpus.test.targets.astype(int), scores=judged.score, labels=corpus.labels
     )

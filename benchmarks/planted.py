@@ -22,8 +22,8 @@ from penchant.ingest.clean import text_key
 from penchant.profiles.evaluate import evaluate
 from penchant.profiles.policy import Policy
 from penchant.profiles.snapshot import build
-from penchant.training.data import load_corpus
 from penchant.training.settings import TrainSettings
+from penchant.training.splits import load_corpus
 
 EVENTS, TAGS = Path("out/events/events.parquet"), Path("out/tags.parquet")
 TRUTH = Path("data/events/truth.jsonl")

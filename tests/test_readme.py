@@ -43,13 +43,22 @@ def test_every_command_is_in_the_readme(root: Path) -> None:
     assert missing == []
 
 
-def test_the_readme_s_commands_parse(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (root / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("file", "least"), [("README.md", 20), ("docs/training.md", 7)])
+def test_documented_commands_parse(file: str, least: int, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (root / file).read_text(encoding="utf-8")
     lines = [each for line in shell_lines(text) if (each := as_penchant(line))]
-    assert len(lines) > 10
+    assert len(lines) >= least
     for folder in ("configs", "data"):
         (tmp_path / folder).symlink_to(root / folder)
-    for place in ("out/events", "out/profiles", "out/newsgroups", "out/newsgroups-profiles", "runs/interests/bundle"):
+    for place in (
+        "out/events",
+        "out/profiles",
+        "out/newsgroups",
+        "out/newsgroups-profiles",
+        "runs/interests/bundle",
+        "runs/spans/bundle",
+        "runs/both/bundle",
+    ):
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
     for name in ("out/tags.parquet", "out/newsgroups-tags.parquet", "iab-audience-1.1.tsv"):
         (tmp_path / name).touch()
@@ -63,7 +72,7 @@ def test_the_readme_s_commands_parse(root: Path, tmp_path: Path, monkeypatch: py
 
 
 def test_the_files_the_readme_links_to_exist(root: Path) -> None:
-    for file in ("README.md", "CONTRIBUTING.md", "data/README.md"):
+    for file in ("README.md", "CONTRIBUTING.md", "data/README.md", "docs/training.md"):
         text = (root / file).read_text(encoding="utf-8")
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
             assert (root / file).parent.joinpath(target).exists(), f"{file}: {target}"
@@ -76,6 +85,8 @@ def test_the_module_map_names_every_room(root: Path) -> None:
 
 
 def test_every_setting_of_the_examples_is_known(root: Path) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
     from penchant.config import load
     from penchant.ingest.mapping import load_mapping
     from penchant.profiles.policy import Policy
@@ -87,6 +98,8 @@ def test_every_setting_of_the_examples_is_known(root: Path) -> None:
     for path in (root / "configs").glob("*.yaml"):
         kind = next(kind for start, kind in kinds.items() if path.name.startswith(start))
         assert load(kind, path)
+    for path in (root / "configs" / "accelerate").glob("*.yaml"):
+        assert load_config_from_file(str(path)).num_processes > 1
     for path in (root / "configs" / "segments").glob("*.yaml"):
         assert load(Segment, path).rule.positive()
     for path in [*(root / "configs" / "mappings").glob("*.yaml"), root / "data" / "events.yaml"]:
