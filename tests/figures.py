@@ -67,7 +67,7 @@ def spans() -> dict[str, Any]:
         "intervals": {"micro": (0.411, 0.812), "macro": (0.422, 0.823)},
         "slices": [gap("length", "4. longer", 0.433, flagged=True)],
         "expressible": 0.9876,
-        "reliability": bins(0.0789),
+        "reliability": {"before": bins(0.0789), "after": bins(0.0345)},
         "thresholds": {"brand": 0.35, "place": 0.6},
         "temperature": 1.5,
         "mistakes": [{"text": MARKED, "kind": "post", "true": [right, missed], "found": [right, wrong]}],

@@ -187,7 +187,7 @@ def test_the_page_holds_its_pictures(task: str, count: int, pages: dict[str, str
 
 def test_spans_that_were_never_found_have_no_picture_of_their_scores() -> None:
     given = figures("spans")
-    given["spans"]["reliability"] = None
+    given["spans"]["reliability"] = {}
     assert [name for name, _ in elements(training_page(given))].count("svg") == 2
 
 
@@ -201,7 +201,7 @@ def test_the_page_has_a_row_per_dimension_average_and_rule(pages: dict[str, str]
     assert [row[0].split()[-1] for row in raw] == ["strict", "default"]
     assert [row[3] for row in raw] == ["0.610", "0.620"]
     assert "98.8% of the true spans" in words(page)
-    assert "spans found: ECE 0.0789" in page
+    assert "before: ECE 0.0789" in page
 
 
 def test_a_dimension_that_was_learned_and_never_fitted_has_a_dash_for_its_threshold() -> None:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penchant.tagging.bundle import Curve
 from penchant.tagging.spans import (
     Span,
     Unit,
@@ -14,6 +15,7 @@ from penchant.tagging.spans import (
     decode,
     normal_form,
     raw_character_tags,
+    recalibrated,
     units,
 )
 
@@ -75,10 +77,10 @@ PARTS = units(WORDS, offsets(WORDS, WORDS.split()))
     ("chosen", "expected"),
     [
         ([0, 1, 2, 2, 0], [(2, 7, "brand")]),
-        ([0, 2, 2, 0, 0], [(2, 5, "brand")]),  # I- after O begins a span
+        ([0, 2, 2, 0, 0], []),  # I- after O goes on with nothing
         ([1, 1, 0, 0, 0], [(0, 1, "brand"), (2, 3, "brand")]),
-        ([1, 4, 4, 0, 0], [(0, 1, "brand"), (2, 5, "place")]),  # I- of another dimension begins one
-        ([0, 0, 0, 0, 2], [(8, 9, "brand")]),
+        ([1, 4, 4, 2, 0], [(0, 1, "brand")]),  # nor does an I- of another dimension, nor the one after it
+        ([0, 0, 0, 0, 1], [(8, 9, "brand")]),
         ([0, 0, 0, 0, 0], []),
     ],
 )
@@ -89,7 +91,7 @@ def test_every_sequence_of_classes_has_one_reading(chosen: list[int], expected: 
 
 
 def test_thresholds_decide_whether_a_unit_is_in_a_span_and_the_score_is_the_mean() -> None:
-    probability = np.array([[0.6, 0.3, 0.1, 0.0, 0.0], [0.5, 0.1, 0.2, 0.1, 0.1], [0.9, 0.0, 0.1, 0.0, 0.0]])
+    probability = np.array([[0.6, 0.3, 0.1, 0.0, 0.0], [0.5, 0.1, 0.2, 0.12, 0.08], [0.9, 0.0, 0.1, 0.0, 0.0]])
     # brand has 0.4, 0.3, 0.1; the first two go together, as I- is likelier than B- in the second
     assert decode("a b c", probability, PARTS[:3], DIMENSIONS, [0.3, 0.9]) == [Span(0, 3, "brand", pytest.approx(0.35))]
     assert decode("a b c", probability, PARTS[:3], DIMENSIONS, [0.35, 0.9]) == [Span(0, 1, "brand", pytest.approx(0.4))]
@@ -100,7 +102,8 @@ def test_thresholds_decide_whether_a_unit_is_in_a_span_and_the_score_is_the_mean
 
 def test_no_span_runs_over_a_line_break_or_where_there_are_no_units() -> None:
     parts = units("a\nb", [(0, 1), (2, 3)])
-    assert [each[:2] for each in decode("a\nb", one_hot([1, 2]), parts, DIMENSIONS, [0.5, 0.5])] == [(0, 1), (2, 3)]
+    assert [each[:2] for each in decode("a b", one_hot([1, 2]), parts, DIMENSIONS, [0.5, 0.5])] == [(0, 3)]
+    assert [each[:2] for each in decode("a\nb", one_hot([1, 2]), parts, DIMENSIONS, [0.5, 0.5])] == [(0, 1)]
     assert decode("", np.zeros((0, 5)), [], DIMENSIONS, [0.5, 0.5]) == []
 
 
@@ -148,3 +151,10 @@ def test_one_value_for_all_ways_of_writing(surface: str, value: str) -> None:
 def test_a_value_is_never_empty_where_the_surface_is_not(surface: str) -> None:
     value = normal_form(surface)
     assert bool(value) == bool(surface.split())
+
+
+def test_scores_follow_the_curve_and_stay_without_one() -> None:
+    spans = [Span(0, 1, "brand", 0.6), Span(2, 3, "place", 0.9)]
+    curve = Curve(stated=(0.5, 0.7, 0.9), calibrated=(0.2, 0.4, 0.8))
+    assert recalibrated(spans, curve) == [Span(0, 1, "brand", pytest.approx(0.3)), Span(2, 3, "place", pytest.approx(0.8))]
+    assert recalibrated(spans, None) == spans

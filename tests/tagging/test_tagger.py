@@ -173,8 +173,8 @@ NAMED = {
     "😀😀 跑 Nike": [("brand", "Nike")],
     "👨‍👩‍👧 é ne\u0301e İ ﬁ Paris": [("place", "Paris")],  # characters that lower case or taking accents off makes longer or shorter
     "在北京跑 my 耐克": [("place", "北京"), ("brand", "耐克")],
-    "air nike max": [("product", "air"), ("brand", "nike"), ("product", "max")],
-    "air\nmax": [("product", "air"), ("product", "max")],  # a name doesn't run over a line
+    "air nike max": [("product", "air"), ("brand", "nike")],  # an I- that goes on with nothing is no name
+    "air\nmax": [("product", "air")],  # nor does a name run over a line
     "SHOES, oven; the rain": [("product", "SHOES"), ("product", "oven")],
     "Nike's in Paris.": [("brand", "Nike"), ("place", "Paris")],
     "the rain": [],

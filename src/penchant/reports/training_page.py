@@ -108,8 +108,8 @@ def model_pictures(figures: dict[str, Any]) -> dict[str, Markup]:
             name: [row[key] for row in per_type.values()] for name, key in (("precision", "precision"), ("recall", "recall"), ("F1", "f1"))
         }
         drawn["span_bars"] = pictures.label_bars(list(per_type), series, "exact matches", "dimension")
-        reliability = figures["spans"]["reliability"]
-        drawn["span_reliability"] = pictures.reliability({"spans found": reliability}) if reliability is not None else ""
+        found = figures["spans"]["reliability"]
+        drawn["span_reliability"] = pictures.reliability(found) if found else ""
     return {name: Markup(picture) for name, picture in drawn.items()}  # noqa: S704 - our own SVG; matplotlib escapes its texts
 
 

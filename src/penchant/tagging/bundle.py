@@ -19,21 +19,6 @@ SPAN_HEAD = "span_head.safetensors"
 """Weights of the second head in a bundle for both tasks."""
 
 
-class SpanSpec(Settings):
-    """What turns logits of word pieces into spans."""
-
-    dimensions: tuple[str, ...] = Field(min_length=1)
-    """Dimensions of the tags; the model's classes are O, then B- and I- of each."""
-    thresholds: tuple[float, ...]
-    """Least probability, 0 to 1, at which a word is in a span of each dimension."""
-    temperature: float = Field(gt=0)
-    """Divides the logits before the softmax, fitted on validation."""
-    stride: int = Field(ge=0)
-    """Word pieces that two windows of a long text share."""
-    head_sha256: str | None = None
-    """Digest of `span_head.safetensors`, where the bundle is for both tasks."""
-
-
 class Curve(Settings):
     """A rising line through points, from a stated score to a calibrated one."""
 
@@ -48,6 +33,23 @@ class Curve(Settings):
         if len(self.stated) != len(self.calibrated):
             raise ValueError(f"{len(self.stated)} stated but {len(self.calibrated)} calibrated scores")
         return self
+
+
+class SpanSpec(Settings):
+    """What turns logits of word pieces into spans."""
+
+    dimensions: tuple[str, ...] = Field(min_length=1)
+    """Dimensions of the tags; the model's classes are O, then B- and I- of each."""
+    thresholds: tuple[float, ...]
+    """Least probability, 0 to 1, at which a word is in a span of each dimension."""
+    temperature: float = Field(gt=0)
+    """Divides the logits before the softmax, fitted on validation."""
+    curve: Curve | None = None
+    """From a span's mean probability to how often such spans are exactly right, fitted on validation; absent: too few spans to tell."""
+    stride: int = Field(ge=0)
+    """Word pieces that two windows of a long text share."""
+    head_sha256: str | None = None
+    """Digest of `span_head.safetensors`, where the bundle is for both tasks."""
 
 
 class TaggerSpec(Settings):

@@ -14,7 +14,7 @@ from penchant.records import TAGS
 from penchant.tagging.bundle import Floats, SpanSpec, TaggerSpec, decide, load_spec, scores, softmax
 from penchant.tagging.encoder import Reader, Window, load_model
 from penchant.tagging.precision import measured_precision
-from penchant.tagging.spans import Span, decode, normal_form, units
+from penchant.tagging.spans import Span, decode, normal_form, recalibrated, units
 
 BATCH_TOKENS = 4096
 """Word pieces of a batch, padding included: keeps long and short batches equally heavy."""
@@ -111,7 +111,8 @@ def reader_of(spec: TaggerSpec, tokenizer: Any) -> Reader:
 def read_spans(text: str, logits: Floats, offsets: list[tuple[int, int]], spec: SpanSpec) -> list[Span]:
     """Spans of a text from its pieces' logits. *Shape:* logits (pieces, classes)."""
     parts = units(text, offsets)
-    return decode(text, softmax(logits[[each.piece for each in parts]], spec.temperature), parts, spec.dimensions, spec.thresholds)
+    probability = softmax(logits[[each.piece for each in parts]], spec.temperature)
+    return recalibrated(decode(text, probability, parts, spec.dimensions, spec.thresholds), spec.curve)
 
 
 def length_batches(lengths: Sequence[int]) -> list[list[int]]:

@@ -103,7 +103,7 @@ def fit_curves(score: Floats, targets: Floats) -> tuple[Curve | None, ...]:
 
 
 def fit_curve(score: Floats, positive: Any) -> Curve | None:
-    """One label's curve: the regression's knots. *Shape:* both (texts,)."""
+    """One label's curve: the regression's knots. *Shape:* both (texts,), `positive` true or false."""
     if positive.sum() < MINIMUM_POSITIVES:
         return None
     regression = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(score, positive.astype(float))

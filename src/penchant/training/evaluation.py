@@ -12,13 +12,13 @@ from penchant.tagging.bundle import SPAN_HEAD, Floats, SpanSpec, TaggerSpec, dec
 from penchant.tagging.spans import classes
 from penchant.training import checkpoint
 from penchant.training.baselines import baseline_scores
-from penchant.training.calibration import Calibration, fit_calibration, fit_thresholds, fit_token_temperature, reliability
+from penchant.training.calibration import Calibration, fit_calibration, fit_curve, fit_thresholds, fit_token_temperature, reliability
 from penchant.training.card import model_card
 from penchant.training.data import Corpus, Labelled
 from penchant.training.loop import Evaluation, Trained, evaluation, predict
 from penchant.training.measures import Judged, measure, measure_spans
 from penchant.training.settings import TrainSettings
-from penchant.training.spans import fit_span_thresholds
+from penchant.training.spans import fit_span_thresholds, found_spans, stated_and_right
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,14 @@ def fit_spans(corpus: Corpus, settings: TrainSettings, logits: list[Floats], spl
     thresholds = fit_span_thresholds(
         corpus.validation, probabilities, split.prepared.units, corpus.dimensions, settings.threshold_precision
     )
-    return SpanSpec(dimensions=corpus.dimensions, thresholds=tuple(thresholds.tolist()), temperature=temperature, stride=settings.stride)
+    found = found_spans(corpus.validation, probabilities, split.prepared.units, corpus.dimensions, thresholds.tolist())
+    return SpanSpec(
+        dimensions=corpus.dimensions,
+        thresholds=tuple(thresholds.tolist()),
+        temperature=temperature,
+        curve=fit_curve(*stated_and_right(corpus.validation, found)),
+        stride=settings.stride,
+    )
 
 
 def save_bundle(trained: Trained, settings: TrainSettings, spec: TaggerSpec, figures: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ from penchant.training import checkpoint
 from penchant.training.batches import Collate, LengthGrouped, Prepared, inputs, longest_first, prepare, unit_logits
 from penchant.training.data import Corpus, Labelled
 from penchant.training.metrics import MultiLabel
-from penchant.training.model import build_model, has_known_head, loss_of, optimiser, probe
+from penchant.training.model import build_model, has_known_head, interest_loss, loss_of, optimiser, probe
 from penchant.training.settings import TrainSettings
 from penchant.training.spans import best_entity_f1
 from penchant.training.splits import load_corpus
@@ -94,7 +94,7 @@ def train(settings: TrainSettings, restart: bool = False, corpus: Corpus | None 
     started = time.monotonic() - at["seconds"]
     while at["epoch"] < settings.epochs and not out_of_patience(at["history"], settings.patience):
         train_epoch(run, settings, started)
-        score = validation_score(run)
+        score = validation_score(run, settings)
         keep_best(accelerator, run.judged, settings.output / "best", score, at["history"])
         figures = {
             "epoch": at["epoch"] + 1,
@@ -337,7 +337,7 @@ def predict(accelerator: Accelerator, model: Any, split: Evaluation, reader: Rea
     return interests, unit_logits(split.prepared, pieces, reader) if reader.stride is not None else []
 
 
-def validation_score(run: Run) -> dict[str, float]:
+def validation_score(run: Run, settings: TrainSettings) -> dict[str, float]:
     """Figures on the validation rows that need no thresholds per label; `score` is what the best epoch is chosen by."""
     corpus = run.corpus
     logits, pieces = predict(run.accelerator, run.judged, run.validation, run.reader, len(corpus.labels))
@@ -348,7 +348,8 @@ def validation_score(run: Run) -> dict[str, float]:
             predictions=(logits > 0).astype(int), references=targets.astype(int), scores=logits, labels=corpus.labels
         )
         found["macro_average_precision"] = result["macro_average_precision"] or 0.0
-        found["validation_loss"] = float(np.mean(np.logaddexp(0, logits) - targets * logits)) * targets.shape[1]
+        every = torch.ones(len(targets), dtype=torch.float64)
+        found["validation_loss"] = float(interest_loss(torch.from_numpy(logits), torch.from_numpy(targets).double(), every, settings))
     if corpus.dimensions:
         probabilities = [softmax(each, 1.0) for each in pieces]
         found["entity_f1"] = best_entity_f1(corpus.validation, probabilities, run.validation.prepared.units, corpus.dimensions)

@@ -8,11 +8,11 @@ import numpy as np
 from sklearn.metrics import precision_recall_curve
 
 from penchant.tagging.bundle import Floats, SpanSpec
-from penchant.tagging.spans import Unit, character_tags, raw_character_tags
+from penchant.tagging.spans import Unit, character_tags, raw_character_tags, recalibrated
 from penchant.training.calibration import reliability
 from penchant.training.data import Corpus, Labelled
 from penchant.training.metrics import MultiLabel, SpanF1, decision_counts, f1_intervals, slice_gaps, span_intervals
-from penchant.training.spans import counts, expressible, found_spans, span_mistakes
+from penchant.training.spans import counts, expressible, found_spans, span_mistakes, stated_and_right
 
 MISTAKES_SHOWN = 25
 CONFUSIONS_SHOWN = 20
@@ -107,19 +107,18 @@ def measure_spans(test: Labelled, probabilities: Sequence[Floats], parts: Sequen
     raw = [
         raw_character_tags(len(text), each, own, spec.dimensions) for text, each, own in zip(test.texts, probabilities, parts, strict=True)
     ]
-    exact = [{span[:3] for span in spans} for spans in test.spans]
-    stated = np.array([span.score for spans in found for span in spans])
-    hits = np.array([span[:3] in exact[n] for n, spans in enumerate(found) for span in spans])
+    honest = [recalibrated(spans, spec.curve) for spans in found]
+    scored = {"before": stated_and_right(test, found), "after": stated_and_right(test, honest)}
     return {
         "decoded": SpanF1().compute(predictions=tagged, references=true),
         "raw": {mode: SpanF1().compute(predictions=raw, references=true, mode=mode) for mode in ("strict", "default")},
         "intervals": span_intervals(table["hits"], table["predicted"], table["true"]),
         "slices": slice_gaps(table, slices_of(test)),
         "expressible": expressible(test, parts, spec.dimensions),
-        "reliability": reliability(stated, hits.astype(float)) if len(stated) else None,
+        "reliability": {name: reliability(*each) for name, each in scored.items() if len(each[0])},
         "thresholds": dict(zip(spec.dimensions, spec.thresholds, strict=True)),
         "temperature": spec.temperature,
-        "mistakes": span_mistakes(test, found, MISTAKES_SHOWN),
+        "mistakes": span_mistakes(test, honest, MISTAKES_SHOWN),
     }
 
 

@@ -38,6 +38,13 @@ def counts(split: Labelled, found: Sequence[Sequence[Span]], dimensions: Sequenc
     return table
 
 
+def stated_and_right(split: Labelled, found: Sequence[Sequence[Span]]) -> tuple[Floats, Any]:
+    """The score of each span found, and whether it is exactly right. *Shape:* both (spans,)."""
+    exact = [{span[:3] for span in spans} for spans in split.spans]
+    pairs = [(span.score, span[:3] in exact[n]) for n, spans in enumerate(found) for span in spans]
+    return np.array([each for each, _ in pairs]), np.array([each for _, each in pairs])
+
+
 def micro_f1(table: dict[str, np.ndarray]) -> float:
     """F1 over all spans; 0 where there are none."""
     hits, predicted, true = (float(table[name].sum()) for name in ("hits", "predicted", "true"))
