@@ -52,7 +52,7 @@ def near_duplicates(texts: list[str]) -> list[tuple[int, int]]:
     """Pairs whose sets of character 5-grams have a Jaccard similarity of at least 0.6: found by MinHash, checked exactly."""
     found: list[tuple[int, int]] = []
     grams = [shingles(text) for text in texts]
-    index = MinHashLSH(threshold=NEAR - 0.1, num_perm=PERMUTATIONS)
+    index = MinHashLSH(threshold=NEAR - 0.25, num_perm=PERMUTATIONS)
     for n, own in enumerate(grams):
         drawn = sketch(own)
         found += [(other, n) for other in index.query(drawn) if len(own & grams[other]) >= NEAR * len(own | grams[other])]

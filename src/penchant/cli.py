@@ -128,7 +128,7 @@ def settings_options(default: str) -> Callable[[Any], Any]:
 @click.option("--restart", is_flag=True, help="Throw away earlier checkpoints instead of going on from them.")
 @example("accelerate launch train --config configs/train-interests.yaml --set epochs=3")
 def train(config: Path, overrides: tuple[str, ...], restart: bool) -> None:
-    """Fine-tune a BERT on labelled texts, and report how good it is beside two baselines."""
+    """Fine-tune a BERT on labelled texts, and report how good it is beside its baselines."""
     from penchant.config import load
     from penchant.training.settings import TrainSettings
 

@@ -72,7 +72,7 @@ def test_the_metadata_say_what_the_bundle_is_and_how_good(
     results = [result for result in model["results"] if result["dataset"]["name"] == "held-out"]
     assert len(results) == len(model["results"])
     assert {each["name"]: each["value"] for result in results for each in result["metrics"]} == expected
-    assert {result["dataset"]["type"] for result in results} == {"data/held-out.jsonl"}
+    assert {result["dataset"]["type"] for result in results} == {"held-out"}
     assert dict(headline(figures(task))) == expected
 
 
@@ -100,7 +100,7 @@ def test_people_read_what_it_is_and_what_it_was_trained_on(tiny_taxonomy: Path) 
         "# Tagger over tiny (2 interests) and of brand, place",
     ]
     text = "\n".join(lines["both"])
-    assert f"Fine-tuned from `bert-base-cased` by Penchant {__version__} on 1,234 texts (data/train.jsonl)" in text
+    assert f"Fine-tuned from `bert-base-cased` by Penchant {__version__} on 1,234 texts (train.jsonl)" in text
     assert f"bundle `{spec_of('both', tiny_taxonomy).fingerprint}`" in text
     assert "## Measured on 30 test texts" in text
     assert "the second head in `span_head.safetensors`" in text
@@ -140,5 +140,5 @@ def test_flagged_slices_are_named_and_the_others_are_not(tiny_taxonomy: Path) ->
     even = figures("both")["spans"] | {"slices": []}
     text = card("both", tiny_taxonomy, slices=[figures()["slices"][1]], spans=even)
     assert text.endswith(
-        "## Where it does worse\n\nNo slice of the test texts (kind, language, length, group) is significantly worse than the rest.\n"
+        "## Where it does worse\n\nNo slice of at least 30 test texts (kind, language, length, user group) is significantly worse than the rest.\n"
     )

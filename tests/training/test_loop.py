@@ -319,7 +319,31 @@ def test_a_missing_tracker_is_named_before_anything_starts(
 
 
 def test_patience_counts_epochs_without_a_better_score() -> None:
-    history = [{"macro_average_precision": each} for each in (0.5, 0.7, 0.6, 0.7)]
+    history = [{"score": each} for each in (0.5, 0.7, 0.6, 0.7)]
     assert not out_of_patience(history, 3)
     assert out_of_patience(history, 2)
     assert not out_of_patience(history[:2], 2)
+
+
+def test_a_diverging_run_ends_with_a_word(settings_file: SettingsFile) -> None:
+    with pytest.raises(ConfigError, match="the loss is (nan|inf) at step [0-9]+: take a smaller learning_rate"):
+        run(settings_file(learning_rate=1e30, head_learning_rate=1e30))
+
+
+def test_a_damaged_best_epoch_is_named(settings_file: SettingsFile, tmp_path: Path) -> None:
+    path = settings_file(epochs=1)
+    run(path)
+    (tmp_path / "run" / "best" / "weights.pt").write_bytes(b"no weights")
+    with pytest.raises(DataError, match="weights.pt: missing or damaged; give --restart"):
+        run(path)
+
+
+def test_a_trained_bundle_is_gone_on_from(settings_file: SettingsFile, tmp_path: Path) -> None:
+    run(settings_file("first", task="both", epochs=6))
+    run(
+        settings_file(
+            "second", task="both", model=str(tmp_path / "first" / "bundle"), epochs=1, learning_rate=1e-12, head_learning_rate=1e-12
+        )
+    )
+    left, right = weights(tmp_path / "first"), weights(tmp_path / "second")
+    assert all(torch.allclose(left[name], right[name], atol=1e-6) for name in left)

@@ -76,6 +76,17 @@ def test_a_row_without_the_column_of_the_split_is_named() -> None:
         folds(split_of(["a", "b"], group=["x", "y"]), settings(split="group", columns={"group": "group"}), 3)
 
 
+def test_one_group_alone_can_t_be_split() -> None:
+    with pytest.raises(DataError, match="too few groups in columns.group"):
+        set_aside(split_of(["a", "b"], group=["x", "x"]), settings(split="group", columns={"group": "group"}), 0.5)
+
+
+def test_what_no_file_is_given_for_is_set_aside(settings_file: SettingsFile) -> None:
+    corpus = load_corpus(load(TrainSettings, settings_file(validation=None, test=None, validation_share=0.25, batch_size=8)))
+    assert (len(corpus.train), len(corpus.validation), len(corpus.test)) == (48, 24, 24)
+    assert len({*corpus.train.places, *corpus.validation.places, *corpus.test.places}) == 96
+
+
 def test_a_split_needs_the_name_of_its_column(settings_file: SettingsFile) -> None:
     with pytest.raises(ConfigError, match="split: time needs columns.time"):
         load(TrainSettings, settings_file(split="time"))
@@ -84,6 +95,7 @@ def test_a_split_needs_the_name_of_its_column(settings_file: SettingsFile) -> No
 def test_shingles_are_of_letters_and_digits_in_one_case() -> None:
     assert shingles("Ab-cd  E!") == {"ab cd", "b cd ", " cd e"}
     assert shingles("Hi!") == {"hi"}
+    assert shingles("🏃🏃") != shingles("🎮")
 
 
 LONG = "the marathon in the rain was late and my shoe came off at the second bridge over the river"

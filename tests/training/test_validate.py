@@ -100,7 +100,7 @@ def test_a_finished_validation_is_done_at_once(
     settings_file: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = load(TrainSettings, settings_file(**SHORT, task="spans"))
-    rows_of(tmp_path, 48, 7)
+    rows_of(tmp_path, 96, 7)
     first = validate(settings, 2)
     caplog.clear()
     with caplog.at_level("INFO"):

@@ -9,7 +9,7 @@ from penchant import __version__
 from penchant.tagging.bundle import TaggerSpec
 from penchant.tagging.encoder import PACKAGED, resolve
 from penchant.training.data import Corpus
-from penchant.training.settings import TrainSettings, shown
+from penchant.training.settings import TrainSettings
 
 PIPELINES = {"interests": "text-classification", "spans": "token-classification", "both": "text-classification"}
 
@@ -29,8 +29,8 @@ def model_card(settings: TrainSettings, figures: dict[str, Any], spec: TaggerSpe
         eval_results=[
             EvalResult(
                 task_type=PIPELINES["spans" if name.endswith("spans") else "interests"],
-                dataset_type=shown(settings.test or settings.train),
-                dataset_name=(settings.test or settings.train)[0].stem,
+                dataset_type=named(settings),
+                dataset_name=named(settings),
                 dataset_split="test",
                 metric_type="f1",
                 metric_name=name,
@@ -47,6 +47,11 @@ def base_model(model: str) -> str | None:
     if model == PACKAGED:
         return "sentence-transformers/all-MiniLM-L6-v2"
     return None if Path(resolve(model)).is_dir() else model
+
+
+def named(settings: TrainSettings) -> str:
+    """Names of the files the test rows come from."""
+    return ", ".join(path.stem for path in settings.test or settings.train)
 
 
 def headline(figures: dict[str, Any]) -> list[tuple[str, float]]:
@@ -67,7 +72,7 @@ def text(settings: TrainSettings, figures: dict[str, Any], spec: TaggerSpec, pip
     lines = [
         f"# Tagger {finds}",
         "",
-        f"Fine-tuned from `{settings.model}` by Penchant {__version__} on {figures['rows']['train']:,} texts ({shown(settings.train)}), thresholds and calibration on {figures['rows']['validation']:,} more; bundle `{spec.fingerprint}`.",
+        f"Fine-tuned from `{base_model(settings.model) or Path(settings.model).name}` by Penchant {__version__} on {figures['rows']['train']:,} texts ({', '.join(path.name for path in settings.train)}), thresholds and calibration on {figures['rows']['validation']:,} more; bundle `{spec.fingerprint}`.",
         f'`transformers.pipeline("{pipeline}")` loads this folder; `penchant tag --bundle` also applies the calibration, the',
         "thresholds and the way of reading long texts in `tagger.json`"
         + (", and the second head in `span_head.safetensors`." if spec.task == "both" else "."),
@@ -95,7 +100,9 @@ def text(settings: TrainSettings, figures: dict[str, Any], spec: TaggerSpec, pip
         f"- {kind}, {each['column']} {each['value']}: micro F1 {each['f1']:.3f} on {each['texts']} texts, {each['rest_f1']:.3f} elsewhere"
         for kind, each in flagged
     ]
-    lines += [] if flagged else ["No slice of the test texts (kind, language, length, group) is significantly worse than the rest."]
+    lines += (
+        [] if flagged else ["No slice of at least 30 test texts (kind, language, length, user group) is significantly worse than the rest."]
+    )
     return "\n".join([*lines, ""])
 
 

@@ -54,7 +54,11 @@ def latest(folder: Path, run: str) -> Path | None:
     Raises `DataError` when the checkpoints are of an unfinished run with other settings or other data.
     """
     for path in sorted(folder.glob("step-*"), reverse=True):
-        progress = read_json(path / "progress.json")
+        try:
+            progress = read_json(path / "progress.json")
+        except DataError as error:
+            log.warning("%s; trying the checkpoint before", error)
+            continue
         if progress["run"] != run:
             raise DataError(
                 f"{path}: a checkpoint of an unfinished run with other settings or other data; give --restart to start over, or another 'output'"

@@ -74,7 +74,11 @@ def comparison_text(result: dict[str, Any], one: Path, other: Path) -> str:
     for kind in ("interests", "spans"):
         for average, row in result.get(kind, {}).items():
             low, high = row["interval"]
-            verdict = "no difference to be sure of" if low <= 0 <= high else f"{'A' if row['difference'] > 0 else 'B'} is better"
+            verdict = (
+                "no difference to be sure of"
+                if low <= 0 <= high or row["p"] > 0.05
+                else f"{'A' if row['difference'] > 0 else 'B'} is better"
+            )
             lines.append(
                 f"{average} F1 of {kind}: A {row['one']:.4f}, B {row['other']:.4f}; A − B {row['difference']:+.4f} (95% {low:+.4f} to {high:+.4f}), p = {row['p']:.4f}: {verdict}"
             )

@@ -2,10 +2,12 @@
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import groupby
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from penchant.training.settings import TrainSettings, shown
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")
-ABOUT = ("kind", "language", "group", "time")
+ABOUT = ("kind", "language", "user_group", "group", "time")
 
 
 @dataclass(frozen=True)
@@ -111,11 +113,14 @@ def read_splits(settings: TrainSettings) -> tuple[Taxonomy | None, tuple[str, ..
     labels: tuple[str, ...] = ()
     if taxonomy is not None:
         labels = settings.labels or taxonomy.leaves
-        for label in labels:
-            taxonomy.get(label, "labels")
+        mistakes += [
+            f"labels: unknown interest {each!r}{suggestion(each, sorted(taxonomy.by_id))}" for each in labels if each not in taxonomy.by_id
+        ]
     found_types = sorted({span.dimension for row in raw["train"] for span in row.spans})
     names = (settings.dimensions or {each: each for each in found_types}) if settings.task != "interests" else {}
     dimensions = tuple(dict.fromkeys(names.values()))
+    if "interest" in dimensions:
+        mistakes.append("dimensions: spans can't be of dimension 'interest', which is that of the interests")
     for name in paths:
         mistakes += wrong_labels(raw[name], labels if settings.task != "spans" else None, names if settings.task != "interests" else None)
     of_files = wrong_start(settings, labels, dimensions) + (unlearnable(settings, raw["train"], labels, names) if raw["train"] else [])
@@ -154,16 +159,16 @@ def unlearnable(settings: TrainSettings, train: Sequence[RawRow], labels: Sequen
     """Labels and types of spans that no training text shows, or that all do."""
     mistakes: list[str] = []
     if settings.task != "spans":
-        used = [label for row in train for label in set(row.labels)]
+        used = Counter(label for row in train for label in set(row.labels))
         mistakes += [
             f"{shown(settings.train)}: no row is labelled {label!r}; add some, or name the interests to train in 'labels'"
             for label in labels
-            if label not in used
+            if not used[label]
         ]
         mistakes += [
             f"{shown(settings.train)}: every row is labelled {label!r}; add texts without it"
             for label in labels
-            if used.count(label) == len(train)
+            if used[label] == len(train)
         ]
     if settings.task != "interests":
         spans = {span.dimension for row in train for span in row.spans}
@@ -189,6 +194,11 @@ def wrong_start(settings: TrainSettings, labels: tuple[str, ...], dimensions: tu
     mistakes = []
     if spec.task != settings.task:
         mistakes.append(f"model {folder}: a bundle for the task {spec.task!r}, the settings say {settings.task!r}")
+    mistakes += [
+        f"model {folder}: a bundle with {name}: {getattr(spec, name)}, the settings say {getattr(settings, name)}"
+        for name in ("mark_capitals", "simplify_chinese")
+        if getattr(spec, name) != getattr(settings, name)
+    ]
     for known, wanted, what in (
         (spec.labels, labels, "interests"),
         (spec.spans.dimensions if spec.spans else (), dimensions, "dimensions"),
@@ -251,8 +261,10 @@ def as_spans(value: Any, text: str) -> list[Span]:
     """A cell of spans, checked against the text it belongs to. Raises `ValueError` that says what is wrong with it."""
     try:
         listed = json.loads(value) if isinstance(value, str) and value.strip() else value or []
-        spans = sorted(Span(int(each["start"]), int(each["end"]), str(each["dimension"])) for each in listed)
-        stated = {(int(each["start"]), int(each["end"])): each["text"] for each in listed if each.get("text") is not None}
+        spans = sorted(Span(index(each["start"]), index(each["end"]), each["dimension"]) for each in listed)
+        stated = {(each["start"], each["end"]): each["text"] for each in listed if each.get("text") is not None}
+        if not all(isinstance(span.dimension, str) and span.dimension for span in spans):
+            raise ValueError("a span without a dimension")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"spans are {value!r}, expected a list of {{start, end, dimension}}") from error
     for n, span in enumerate(spans):
@@ -277,16 +289,15 @@ def moved(spans: Sequence[Span], raw: str, text: str) -> tuple[Span, ...]:
     found = []
     for span in spans:
         kept = [
-            (
-                new if kind != "equal" else new + max(span.start - old, 0),
-                new_end if kind != "equal" else new_end - max(old_end - span.end, 0),
-            )
-            for kind, old, old_end, new, new_end in blocks
+            (new + max(span.start - old, 0), new_end - max(old_end - span.end, 0)) if old_end - old == new_end - new else (new, new_end)
+            for _, old, old_end, new, new_end in blocks
             if old < span.end and old_end > span.start and new < new_end
         ]
         if not kept:
             raise ValueError(f"span {span.start}–{span.end} ({span.dimension}) is nothing that cleaning leaves of its text")
         found.append(Span(kept[0][0], kept[-1][1], span.dimension))
+        if len(found) > 1 and found[-1].start < found[-2].end:
+            raise ValueError(f"span {span.start}–{span.end} ({span.dimension}) can't be told from the one before once its text is cleaned")
     return tuple(found)
 
 

@@ -79,7 +79,7 @@ def judge_interests(
 ) -> tuple[Floats, dict[str, Any]]:
     """Thresholds of the fine-tuned model, and what the report says of it and of the baselines. *Shape:* logits (texts, labels)."""
     validation, test = (scores(each, calibration.temperature, calibration.curves) for each in (on_validation, on_test))
-    thresholds = fit_thresholds(validation, corpus.validation.targets, settings.threshold_precision)
+    thresholds = thresholds_for(validation, corpus.validation, settings)
     judged = {"bert": Judged(test, decide(test, thresholds, settings.min_tags, settings.max_tags))}
     for name in settings.baselines:
         log.info("measuring %s on the same rows", name.replace("_", " "))
@@ -95,9 +95,16 @@ def judge_interests(
     }
 
 
+def thresholds_for(validation: Floats, split: Labelled, settings: TrainSettings) -> Floats:
+    """Fitted on validation; all the same where every text gets the same number of tags, which the scores alone then rank. *Shape:* (labels,)."""
+    if settings.min_tags == settings.max_tags:
+        return np.full(validation.shape[1], 0.5)
+    return fit_thresholds(validation, split.targets, settings.threshold_precision)
+
+
 def judge(validation: Floats, test: Floats, split: Labelled, settings: TrainSettings) -> Judged:
     """A baseline's decisions on the test rows, with thresholds fitted to its own validation scores. *Shape:* scores (texts, labels)."""
-    thresholds = fit_thresholds(validation, split.targets, settings.threshold_precision)
+    thresholds = thresholds_for(validation, split, settings)
     return Judged(test, decide(test, thresholds, settings.min_tags, settings.max_tags))
 
 
@@ -116,7 +123,7 @@ def fit_spans(corpus: Corpus, settings: TrainSettings, logits: list[Floats], spl
         dimensions=corpus.dimensions,
         thresholds=tuple(thresholds.tolist()),
         temperature=temperature,
-        curve=fit_curve(*stated_and_right(corpus.validation, found)),
+        curve=fit_curve(*stated_and_right(corpus.validation, found)) if settings.calibration != "temperature" else None,
         stride=settings.stride,
     )
 

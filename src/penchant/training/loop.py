@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import pickle
 import shutil
 import time
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, get_linear_schedule_with_warmup
 
-from penchant.errors import ConfigError, MissingExtraError
+from penchant.errors import ConfigError, DataError, MissingExtraError
 from penchant.files import file_digest, fingerprint, read_json, written_aside
 from penchant.progress import progress as shown_progress
 from penchant.tagging.bundle import Floats, softmax
@@ -28,7 +29,7 @@ from penchant.training import checkpoint
 from penchant.training.batches import Collate, LengthGrouped, Prepared, inputs, longest_first, prepare, unit_logits
 from penchant.training.data import Corpus, Labelled
 from penchant.training.metrics import MultiLabel
-from penchant.training.model import build_model, has_known_head, interest_loss, loss_of, optimiser, probe
+from penchant.training.model import Scale, build_model, from_bundle, has_known_head, interest_loss, loss_of, optimiser, probe, scale_of
 from penchant.training.settings import TrainSettings
 from penchant.training.spans import best_entity_f1
 from penchant.training.splits import load_corpus
@@ -64,7 +65,7 @@ class Run:
     schedule: Any
     batches: LengthGrouped
     loader: Any
-    units_per_window: float
+    scale: Scale
     validation: "Evaluation"
     at: dict[str, Any]
 
@@ -111,8 +112,16 @@ def train(settings: TrainSettings, restart: bool = False, corpus: Corpus | None 
     for tracker in accelerator.trackers:
         tracker.finish()
     best = build_model(settings, run.corpus)  # anew: the trained one may be wrapped, compiled or in shards
-    best.load_state_dict(torch.load(settings.output / "best" / "weights.pt", map_location="cpu", weights_only=True))
+    best.load_state_dict(read_best(settings.output / "best" / "weights.pt"))
     return Trained(accelerator, run.corpus, best.to(accelerator.device), run.reader, at["history"], at["seconds"], at["run"])
+
+
+def read_best(path: Path) -> Any:
+    """The weights of the best epoch. Raises `DataError` where they are gone or damaged."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise DataError(f"{path}: missing or damaged; give --restart to train again") from error
 
 
 def train_epoch(run: Run, settings: TrainSettings, started: float) -> None:
@@ -125,7 +134,7 @@ def train_epoch(run: Run, settings: TrainSettings, started: float) -> None:
     with shown_progress(label, len(run.batches) * size, "texts", at["batch"] * size) as advance:
         for batch in left:
             with accelerator.accumulate(run.model):
-                loss = loss_of(run.model(**inputs(batch)), batch, settings, run.units_per_window)
+                loss = loss_of(run.model(**inputs(batch)), batch, settings, run.scale)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(run.model.parameters(), settings.max_grad_norm)
@@ -134,6 +143,10 @@ def train_epoch(run: Run, settings: TrainSettings, started: float) -> None:
                 run.optimizer.zero_grad()
             at["batch"] += 1
             at["losses"].append(accelerator.reduce(loss.detach(), "mean").item())
+            if not np.isfinite(at["losses"][-1]):
+                raise ConfigError(
+                    f"the loss is {at['losses'][-1]} at step {at['step']}: take a smaller learning_rate, or mixed_precision: bf16 or no"
+                )
             if accelerator.is_main_process:
                 advance(size, f"loss {np.mean(at['losses'][-20:]):.3f}")
             if accelerator.sync_gradients:
@@ -181,9 +194,9 @@ def build(settings: TrainSettings, restart: bool, corpus: Corpus | None, name: s
     require_positions(settings.max_length, model.stock, tokenizer)
     require_types(settings, model.stock)
     prepared = prepare(corpus.train, reader, corpus.dimensions)
-    rows, units_per_window = prepared.rows, max(1.0, sum(map(len, prepared.units)) / len(prepared.windows))
+    rows, scale = prepared.rows, scale_of(prepared, corpus.train.targets, settings)
     collate = Collate(tokenizer.pad_token_id)
-    if resumed is None and settings.probe_epochs and settings.task != "spans":
+    if resumed is None and settings.probe_epochs and settings.task != "spans" and not from_bundle(settings):
         probe_head(accelerator, model, rows.select(np.flatnonzero(rows["counts"])), collate, settings)
     batches = LengthGrouped([len(ids) for ids in rows["input_ids"]], micro_batch, settings.accumulation_steps, settings.seed)
     loader = DataLoader(rows, batch_sampler=batches, collate_fn=collate, generator=torch.Generator())
@@ -196,6 +209,7 @@ def build(settings: TrainSettings, restart: bool, corpus: Corpus | None, name: s
     set_seed(settings.seed, device_specific=True)
     at: dict[str, Any] = {
         "run": name,
+        "processes": accelerator.num_processes,
         "precision": precision,
         "step": 0,
         "epoch": 0,
@@ -208,8 +222,12 @@ def build(settings: TrainSettings, restart: bool, corpus: Corpus | None, name: s
         accelerator.init_trackers("penchant", {name: str(value) for name, value in settings.model_dump(mode="json").items()})
     if resumed is not None:
         at = checkpoint.load(accelerator, resumed)
+        if at["processes"] != accelerator.num_processes:
+            raise ConfigError(
+                f"{resumed}: of a run of {at['processes']} processes, now there are {accelerator.num_processes}; start as many, or give --restart"
+            )
         log.info("resumed from %s", resumed)
-    return Run(accelerator, corpus, reader, model, average, optimizer, schedule, batches, loader, units_per_window, validation, at)
+    return Run(accelerator, corpus, reader, model, average, optimizer, schedule, batches, loader, scale, validation, at)
 
 
 def averaged(accelerator: Accelerator, model: TaggerModel, settings: TrainSettings) -> AveragedModel | None:
@@ -225,7 +243,7 @@ def averaged(accelerator: Accelerator, model: TaggerModel, settings: TrainSettin
 
 def reader_for(settings: TrainSettings, tokenizer: Any) -> Reader:
     """How the run's texts are read. Raises `ConfigError` for spans with a tokenizer that doesn't say where its pieces stand."""
-    if settings.task != "interests" and not tokenizer.is_fast:
+    if (settings.task != "interests" or settings.mark_capitals) and not tokenizer.is_fast:
         raise ConfigError(
             f"model {settings.model!r}: its tokenizer gives no character offsets, which spans need; take one with a tokenizer.json"
         )
@@ -321,7 +339,7 @@ def predict(accelerator: Accelerator, model: Any, split: Evaluation, reader: Rea
     model.eval()
     interests: Floats = np.empty((len(split.prepared.units), labels))
     pieces: list[Any] = [None] * len(split.prepared.windows)
-    with torch.inference_mode(), accelerator.autocast():
+    with torch.no_grad(), accelerator.autocast():  # inference tensors would break training in shards
         for batch in split.loader:
             of_texts, of_pieces = model(**inputs(batch))
             index = accelerator.gather_for_metrics(batch["index"]).tolist()

@@ -17,7 +17,6 @@ from penchant.training.spans import counts, expressible, found_spans, span_mista
 MISTAKES_SHOWN = 25
 CONFUSIONS_SHOWN = 20
 CURVE_POINTS = 120
-SLICES_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -123,5 +122,5 @@ def measure_spans(test: Labelled, probabilities: Sequence[Floats], parts: Sequen
 
 
 def slices_of(split: Labelled) -> dict[str, list[str]]:
-    """The columns a report goes through for gaps: those with a few values, so that no user's id gets into a report; a time is none."""
-    return {name: values for name, values in split.about.items() if name != "time" and 1 < len(set(values)) <= SLICES_SHOWN}
+    """The columns a report goes through for gaps: those with more than one value, but no user's or item's id, and no time."""
+    return {name: values for name, values in split.about.items() if name not in ("group", "time") and len(set(values)) > 1}

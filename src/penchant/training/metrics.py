@@ -187,7 +187,7 @@ def paired_test(one: Counts, other: Counts, *, draws: int = 5000, seed: int = 13
 def slice_gaps(counts: Counts, slices: Mapping[str, Sequence[str]], draws: int = 1000, seed: int = 13) -> list[dict[str, Any]]:
     """Micro F1 of every slice beside that of all other texts, by column and value; `slices` has a value per text for each column.
 
-    `flagged` is a slice of at least `FLAGGED_TEXTS` texts whose whole 95% `interval` (bootstrap over its texts) lies under
+    `flagged` is a slice of at least `FLAGGED_TEXTS` texts, against as many others, whose whole 95% `interval` (bootstrap over its texts) lies under
     the others' F1; one without a true tag never is, as its F1 can be nothing but 0. Of many slices that are no worse, about
     one in forty is flagged by chance.
     """
@@ -214,7 +214,7 @@ def gap(counts: Counts, chosen: Any, draws: int, seed: int) -> dict[str, Any]:
     own = {name: each[chosen] for name, each in counts.items()}
     drawn = gathered(averaged_f1(summed(own, weights)) for weights in bootstrap(texts, draws, seed))
     low, high = interval(drawn["micro"])
-    flagged = texts >= FLAGGED_TEXTS and own["true"].sum() > 0 and high < f1s[1]
+    flagged = min(texts, len(chosen) - texts) >= FLAGGED_TEXTS and own["true"].sum() > 0 and high < f1s[1]
     return {"texts": texts, "f1": f1s[0], "interval": (low, high), "rest_f1": f1s[1], "flagged": bool(flagged)}
 
 

@@ -1,16 +1,18 @@
 """The network and what moves its weights."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-from penchant.tagging.encoder import TaggerModel, load_pretrained
+from penchant.tagging.bundle import SPAN_HEAD
+from penchant.tagging.encoder import TaggerModel, load_model, load_pretrained, resolve
 from penchant.tagging.spans import bio
-from penchant.training.batches import IGNORED, inputs
+from penchant.training.batches import IGNORED, Prepared, inputs
 from penchant.training.data import Corpus
 from penchant.training.settings import TrainSettings
 
@@ -30,6 +32,8 @@ def build_model(settings: TrainSettings, corpus: Corpus) -> TaggerModel:
         **stock_options(settings, corpus.labels),
         problem_type="multi_label_classification",
     )
+    if from_bundle(settings):
+        return load_model(Path(resolve(settings.model)), settings.task)
     base_rate = np.clip(corpus.train.targets.mean(axis=0), 1e-4, 1 - 1e-4)
     set_base_rates(getattr(stock, "classifier", None), np.log(base_rate / (1 - base_rate)))
     if settings.task == "interests":
@@ -116,30 +120,58 @@ def optimiser(model: TaggerModel, settings: TrainSettings) -> torch.optim.AdamW:
     return torch.optim.AdamW(chosen, fused=True)
 
 
+class Scale(NamedTuple):
+    """What a window of the training rows has on average."""
+
+    counted: float | None = None
+    """Share of windows whose interests count: a text's first ones, with a label where interests compete."""
+    units: float = 1.0
+    """Units that have a class."""
+
+
+EVEN = Scale()
+"""Windows that all count, each of one unit."""
+
+
+def scale_of(prepared: Prepared, targets: np.ndarray, settings: TrainSettings) -> Scale:
+    """Of the training rows. *Shape:* targets (texts, labels)."""
+    windows = len(prepared.windows)
+    counting = targets.any(axis=1).sum() if settings.loss == "softmax" else len(targets)
+    return Scale(max(1.0, float(counting)) / windows, max(1.0, sum(map(len, prepared.units)) / windows))
+
+
+def from_bundle(settings: TrainSettings) -> bool:
+    """Whether the run goes on from a trained bundle for its task, whose heads are kept as they are."""
+    folder = Path(resolve(settings.model))
+    return (folder / "tagger.json").exists() and (settings.task == "both") == (folder / SPAN_HEAD).exists()
+
+
 def loss_of(
     outputs: tuple[torch.Tensor | None, torch.Tensor | None],
     batch: dict[str, torch.Tensor],
     settings: TrainSettings,
-    units_per_window: float = 1.0,
+    scale: Scale = EVEN,
 ) -> torch.Tensor:
     """Loss of a batch: of the interests, and `span_weight` times that of the units.
 
-    The first is summed over labels and averaged over texts. The second is summed over a window's units, averaged over the
-    windows, and divided by the units that a window of the training rows has on average: the mean over units, but in a
-    form that adds up exactly when a step is split over processes and accumulation steps.
+    Both are summed over the batch and divided by what a batch of as many windows has on average in the training rows:
+    the mean over texts and over units, but in a form that adds up exactly when a step is split over processes and
+    accumulation steps.
     """
     interests, pieces = outputs
     total = torch.zeros((), device=batch["input_ids"].device)
     if interests is not None:
-        total = total + interest_loss(interests, batch["labels"], batch["counts"], settings)
+        total = total + interest_loss(interests, batch["labels"], batch["counts"], settings, scale.counted)
     if pieces is not None:
         summed = nn.functional.cross_entropy(pieces.transpose(1, 2), batch["classes"], ignore_index=IGNORED, reduction="sum")
-        total = total + settings.span_weight * summed / (len(pieces) * units_per_window)
+        total = total + settings.span_weight * summed / (len(pieces) * scale.units)
     return total
 
 
-def interest_loss(logits: torch.Tensor, targets: torch.Tensor, counts: torch.Tensor, settings: TrainSettings) -> torch.Tensor:
-    """Mean loss over the rows that count.
+def interest_loss(
+    logits: torch.Tensor, targets: torch.Tensor, counts: torch.Tensor, settings: TrainSettings, counted: float | None = None
+) -> torch.Tensor:
+    """Mean loss over the rows that count; `counted` is their share where that is known beforehand, absent: it is theirs in the batch.
 
     `bce` is summed over labels, so that its size does not depend on how many labels there are; `softmax` is cross-entropy
     against the labels' equal shares, texts without any left out. *Shape:* logits and targets (batch, labels); counts
@@ -153,4 +185,4 @@ def interest_loss(logits: torch.Tensor, targets: torch.Tensor, counts: torch.Ten
     else:
         smoothed = targets * (1 - 2 * settings.label_smoothing) + settings.label_smoothing
         by_row = nn.functional.binary_cross_entropy_with_logits(logits, smoothed, reduction="none").sum(dim=1)
-    return (by_row * counts).sum() / counts.sum().clamp(min=1)
+    return (by_row * counts).sum() / (counts.sum().clamp(min=1) if counted is None else len(logits) * counted)

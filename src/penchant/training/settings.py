@@ -36,7 +36,9 @@ class Columns(Settings):
     language: str | None = "language"
     """Column with the language; where it is absent the report tells texts apart by their script."""
     group: str | None = None
-    """Column with the user or item a text belongs to: kept on one side of every split that `split: group` makes, and reported on where it has few values."""
+    """Column with the user or item a text belongs to: kept on one side of every split that `split: group` makes."""
+    user_group: str | None = None
+    """Column with the kind of user a text is by, for the report by user group."""
     time: str | None = None
     """Column with the time of a text (ISO 8601), for `split: time`."""
 
@@ -52,11 +54,11 @@ class TrainSettings(Settings):
     train: Annotated[Files, Field(min_length=1)]
     """Labelled texts: CSV, TSV, JSON Lines, Parquet, or CoNLL for spans (`.conll`: a token and its BIO tag per line, an empty line after each text); one file or a list."""
     validation: Files | None = None
-    """Labelled texts for thresholds, temperature and early stopping; absent: `validation_share` of the training rows."""
+    """Labelled texts for thresholds, calibration and early stopping; absent: `validation_share` of the training rows."""
     test: Files | None = None
-    """Labelled texts the report is made on; absent: the validation rows."""
-    validation_share: float = Field(0.1, gt=0, lt=1)
-    """Share of the training rows set aside when no validation file is given."""
+    """Labelled texts the report is made on; absent: as many of the training rows again."""
+    validation_share: float = Field(0.1, gt=0, lt=0.5)
+    """Share of the training rows set aside for each of validation and test that has no file."""
     split: Literal["random", "group", "time"] = "random"
     """How rows are set aside: at random, whole groups (users, items), or the latest ones."""
     near_duplicate: float = Field(0.8, gt=0, le=1)

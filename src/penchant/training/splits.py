@@ -4,6 +4,7 @@ import logging
 import random
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -26,11 +27,12 @@ def load_corpus(settings: TrainSettings) -> Corpus:
     """
     taxonomy, labels, dimensions, splits = read_splits(settings)
     train = sampled(splits["train"], settings)
-    if "validation" not in splits:
-        kept, held_out = set_aside(train, settings, settings.validation_share)
-        train, splits["validation"] = train.take(kept), train.take(held_out)
-    validation, test = splits["validation"], splits.get("test", splits["validation"])
-    corpus = without_leaks(Corpus(taxonomy, labels, dimensions, train, validation, test), settings)
+    share = settings.validation_share
+    for name in ("test", "validation"):  # in time the test rows are the last ones
+        if name not in splits:
+            kept, held_out = set_aside(train, settings, share)
+            train, splits[name], share = train.take(kept), train.take(held_out), min(0.5, share / (1 - share))
+    corpus = without_leaks(Corpus(taxonomy, labels, dimensions, train, splits["validation"], splits["test"]), settings)
     require_classes(corpus, settings)
     return corpus
 
@@ -46,7 +48,10 @@ def set_aside(split: Labelled, settings: TrainSettings, share: float) -> tuple[l
     """Places of the rows that stay and of those set aside: at random, by whole groups, or the latest ones."""
     if settings.split == "group":
         chooser = GroupShuffleSplit(n_splits=1, test_size=share, random_state=settings.seed)
-        kept, held_out = next(chooser.split(split.texts, groups=column(split, "group")))
+        try:
+            kept, held_out = next(chooser.split(split.texts, groups=column(split, "group")))
+        except ValueError as error:
+            raise DataError(f"{shown(settings.train)}: too few groups in columns.group to set any aside: {error}") from error
         return kept.tolist(), held_out.tolist()
     count = min(max(1, round(share * len(split))), len(split) - 1)
     if settings.split == "time":
@@ -103,9 +108,8 @@ def without_leaks(corpus: Corpus, settings: TrainSettings) -> Corpus:
     """
     if settings.leaks == "allow":
         return corpus
-    held_out = [corpus.validation] if corpus.test is corpus.validation else [corpus.validation, corpus.test]
-    into_train = near_duplicates(corpus.train, held_out, settings.near_duplicate)
-    into_validation = near_duplicates(corpus.validation, held_out[1:], settings.near_duplicate)
+    into_train = near_duplicates(corpus.train, [corpus.validation, corpus.test], settings.near_duplicate)
+    into_validation = near_duplicates(corpus.validation, [corpus.test], settings.near_duplicate)
     found = [f"{own} and {other} ({similarity:.2f})" for _, own, other, similarity in [*into_train, *into_validation]]
     if not found:
         return corpus
@@ -117,9 +121,7 @@ def without_leaks(corpus: Corpus, settings: TrainSettings) -> Corpus:
         sorted(set(range(len(split))) - {n for n, *_ in leaks})
         for split, leaks in ((corpus.train, into_train), (corpus.validation, into_validation))
     ]
-    validation = corpus.validation.take(kept[1])
-    test = validation if corpus.test is corpus.validation else corpus.test
-    return Corpus(corpus.taxonomy, corpus.labels, corpus.dimensions, corpus.train.take(kept[0]), validation, test)
+    return replace(corpus, train=corpus.train.take(kept[0]), validation=corpus.validation.take(kept[1]))
 
 
 def near_duplicates(split: Labelled, others: Sequence[Labelled], similarity: float) -> list[tuple[int, str, str, float]]:
@@ -127,7 +129,7 @@ def near_duplicates(split: Labelled, others: Sequence[Labelled], similarity: flo
 
     Found by MinHash (Broder 1997), confirmed by the exact Jaccard similarity of their sets of character 5-grams.
     """
-    index = MinHashLSH(threshold=max(0.1, similarity - 0.1), num_perm=PERMUTATIONS)
+    index = MinHashLSH(threshold=max(0.1, similarity - 0.25), num_perm=PERMUTATIONS)
     known = [(text, place) for other in others for text, place in zip(other.texts, other.places, strict=True)]
     grams = [shingles(text) for text, _ in known]
     for n, own in enumerate(grams):
@@ -144,7 +146,7 @@ def near_duplicates(split: Labelled, others: Sequence[Labelled], similarity: flo
 
 def shingles(text: str) -> set[str]:
     """Character 5-grams of a text's letters and digits in lower case; a shorter text is one."""
-    letters = re.sub(r"\W+", " ", text.casefold()).strip()
+    letters = re.sub(r"\W+", " ", text.casefold()).strip() or text.casefold()
     return {letters[n : n + SHINGLE_CHARACTERS] for n in range(max(1, len(letters) - SHINGLE_CHARACTERS + 1))}
 
 
@@ -160,6 +162,10 @@ def require_classes(corpus: Corpus, settings: TrainSettings) -> None:
     mistakes: list[str] = []
     if len(corpus.train) < settings.batch_size:
         mistakes.append(f"{shown(settings.train)}: {len(corpus.train)} training rows are fewer than batch_size {settings.batch_size}")
+    used = np.asarray(corpus.train.targets.sum(axis=0))
+    mistakes += [f"no training row is left that is labelled {label!r}" for n, label in enumerate(corpus.labels) if not used[n]]
+    kinds = {span.dimension for spans in corpus.train.spans for span in spans}
+    mistakes += [f"no training row is left with a span of {name!r}" for name in corpus.dimensions if name not in kinds]
     for name, split in (("validation", corpus.validation), ("test", corpus.test)):
         origin = shown(getattr(settings, name) or ()) or f"the {name} rows of {shown(settings.train)}"
         if settings.task != "spans" and len(np.unique(split.targets, axis=0)) < 2:
