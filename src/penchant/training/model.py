@@ -164,7 +164,8 @@ def loss_of(
         total = total + interest_loss(interests, batch["labels"], batch["counts"], settings, scale.counted)
     if pieces is not None:
         summed = nn.functional.cross_entropy(pieces.transpose(1, 2), batch["classes"], ignore_index=IGNORED, reduction="sum")
-        total = total + settings.span_weight * summed / (len(pieces) * scale.units)
+        weight = settings.span_weight or (scale.units if interests is not None else 1.0)
+        total = total + weight * summed / (len(pieces) * scale.units)
     return total
 
 

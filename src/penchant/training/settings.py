@@ -100,8 +100,8 @@ class TrainSettings(Settings):
     """Gradients are clipped to this length."""
     loss: Literal["bce", "softmax"] = "bce"
     """`bce`: each interest on its own. `softmax`: interests compete (for data with about one interest per text)."""
-    span_weight: float = Field(1.0, gt=0)
-    """Factor of the spans' loss beside that of the interests (task both)."""
+    span_weight: float | None = Field(None, gt=0)
+    """Factor of the spans' loss beside that of the interests (task both); absent: the words of a training text, so that both are sums over what is decided."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """Targets are pulled from 0 and 1 by this much (bce only)."""
     max_length: int = Field(128, ge=8)
