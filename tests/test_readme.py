@@ -58,9 +58,11 @@ def test_documented_commands_parse(file: str, least: int, root: Path, tmp_path: 
         "runs/interests/bundle",
         "runs/spans/bundle",
         "runs/both/bundle",
+        "runs/headlines-zh/bundle",
+        "out/lilybbs",
     ):
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
-    for name in ("out/tags.parquet", "out/newsgroups-tags.parquet", "iab-audience-1.1.tsv"):
+    for name in ("out/tags.parquet", "out/newsgroups-tags.parquet", "out/lilybbs-tags.parquet", "iab-audience-1.1.tsv"):
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     for arguments in lines:
