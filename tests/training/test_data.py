@@ -252,3 +252,14 @@ def test_a_split_may_come_from_several_files(settings_file: SettingsFile, tmp_pa
     _, _, _, splits = read_splits(load(TrainSettings, settings_file(train=files)))
     assert len(splits["train"]) == 96 + 40
     assert splits["train"].places[96] == f"{files[1]}:1"
+
+
+def test_a_text_that_cleaning_takes_away_is_left_out_with_a_word(
+    settings_file: SettingsFile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = settings_file()
+    lines = (tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    spans_file(tmp_path / "train.jsonl", '{"text": "&lt;!-- nothing --&gt;", "interests": ["pets.cats"]}', *lines)
+    _, _, _, splits = read_splits(load(TrainSettings, path))
+    assert len(splits["train"]) == len(lines)
+    assert "train.jsonl:1: left out, as cleaning leaves nothing of its text" in caplog.text

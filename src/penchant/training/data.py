@@ -242,6 +242,9 @@ def read_row(place: str, row: Row, settings: TrainSettings) -> tuple[RawRow | No
     parts = [str(row[name]) for name in columns.text if row.get(name)]
     tidy = [mask(clean(each)) for each in parts]
     text = document(tidy[0], "\n".join(tidy[1:])) if tidy else ""
+    if not text and any(each.strip() for each in parts):
+        log.warning("%s: left out, as cleaning leaves nothing of its text", place)
+        return None, []
     if not text:
         return None, [f"{place}: empty text"]
     labels = as_labels(row[columns.labels]) if settings.task != "spans" else []
