@@ -27,7 +27,7 @@ from penchant.training.metrics import MultiLabel
 from penchant.training.settings import TrainSettings
 from penchant.training.splits import load_corpus
 
-QUICK = ("epochs=1", "max_train_rows=200", "max_length=24", "stride=4")
+QUICK = ("epochs=1", "max_train_rows=200", "max_length=24", "stride=4", "probe_epochs=2", "baselines=[logistic_regression]")
 
 
 def penchant(*arguments: str) -> None:
