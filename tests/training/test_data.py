@@ -263,3 +263,11 @@ def test_a_text_that_cleaning_takes_away_is_left_out_with_a_word(
     _, _, _, splits = read_splits(load(TrainSettings, path))
     assert len(splits["train"]) == len(lines)
     assert "train.jsonl:1: left out, as cleaning leaves nothing of its text" in caplog.text
+
+
+def test_what_is_wrong_with_a_file_comes_before_what_follows_from_it(settings_file: SettingsFile, tmp_path: Path) -> None:
+    path = settings_file(task="both")
+    spans_file(tmp_path / "train.jsonl", "")
+    with pytest.raises(DataError) as caught:
+        read_splits(load(TrainSettings, path))
+    assert str(caught.value).splitlines()[1:] == [f"  - {tmp_path / 'train.jsonl'}: no rows with a text"]

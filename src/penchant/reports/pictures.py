@@ -90,7 +90,9 @@ def label_bars(names: Sequence[str], values: Mapping[str, Sequence[float]], xlab
         plot.scatter(series, rows, label=name, s=34, zorder=2)
     plot.set(xlabel=xlabel, xlim=(-0.02, 1.02), ylim=(-0.8, len(names) - 0.2))
     plot.set_yticks(list(rows), names)
-    plot.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=len(values))
+    plot.legend(
+        frameon=False, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=len(values) if len(values) < 4 else 2
+    )  # four names are wider than the picture
     return svg(picture, f"{xlabel} per {of}")
 
 

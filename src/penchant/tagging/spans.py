@@ -81,7 +81,7 @@ def decode(text: str, probability: Floats, parts: Sequence[Unit], dimensions: Se
     A unit belongs to the dimension whose probability (`B-` and `I-` together) exceeds its threshold most, if any does. It
     begins a span where `B-` is at least as likely as `I-`; else it goes on with the span that the unit before is in, on
     the same line, if that is of the same dimension. An `I-` that goes on with nothing is no span: so every sequence has
-    one reading (seqeval's strict one; to let it begin a span cost a point of F1 on three data sets). A span's score is
+    one reading (seqeval's strict one, which the data sets of docs/training.md score higher). A span's score is
     the mean over its units. *Shape:* probability (units, classes).
     """
     found: list[tuple[int, int, int]] = []

@@ -121,11 +121,13 @@ def read_splits(settings: TrainSettings) -> tuple[Taxonomy | None, tuple[str, ..
     dimensions = tuple(dict.fromkeys(names.values()))
     if "interest" in dimensions:
         mistakes.append("dimensions: spans can't be of dimension 'interest', which is that of the interests")
-    for name in paths:
-        mistakes += wrong_labels(raw[name], labels if settings.task != "spans" else None, names if settings.task != "interests" else None)
-    of_files = wrong_start(settings, labels, dimensions) + (unlearnable(settings, raw["train"], labels, names) if raw["train"] else [])
-    if mistakes or of_files:
-        raise DataError(problems("training data", of_files + mistakes))
+    mistakes += wrong_start(settings, labels, dimensions)
+    if raw["train"]:
+        mistakes += unlearnable(settings, raw["train"], labels, names)
+    for name in paths:  # last, as they may be many; where no type of span is known, each would be unknown
+        mistakes += wrong_labels(raw[name], labels if settings.task != "spans" else None, names or None)
+    if mistakes:
+        raise DataError(problems("training data", mistakes))
     return taxonomy, labels, dimensions, {name: encode(found, labels, names) for name, found in raw.items()}
 
 

@@ -207,17 +207,7 @@ def build(settings: TrainSettings, restart: bool, corpus: Corpus | None, name: s
     model, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
     validation = evaluation(accelerator, reader, corpus.validation, corpus.dimensions)
     set_seed(settings.seed, device_specific=True)
-    at: dict[str, Any] = {
-        "run": name,
-        "processes": accelerator.num_processes,
-        "precision": precision,
-        "step": 0,
-        "epoch": 0,
-        "batch": 0,
-        "seconds": 0.0,
-        "history": [],
-        "losses": [],
-    }
+    at = beginning(name, accelerator.num_processes, precision)
     if settings.tracker is not None:
         accelerator.init_trackers("penchant", {name: str(value) for name, value in settings.model_dump(mode="json").items()})
     if resumed is not None:
@@ -228,6 +218,12 @@ def build(settings: TrainSettings, restart: bool, corpus: Corpus | None, name: s
             )
         log.info("resumed from %s", resumed)
     return Run(accelerator, corpus, reader, model, average, optimizer, schedule, batches, loader, scale, validation, at)
+
+
+def beginning(name: str, processes: int, precision: str) -> dict[str, Any]:
+    """The place in the data of a run that hasn't begun, and what has to stay the same when it goes on."""
+    place = {"step": 0, "epoch": 0, "batch": 0, "seconds": 0.0, "history": [], "losses": []}
+    return {"run": name, "processes": processes, "precision": precision} | place
 
 
 def averaged(accelerator: Accelerator, model: TaggerModel, settings: TrainSettings) -> AveragedModel | None:
