@@ -17,7 +17,7 @@ demo: out/report.html out/runners.csv
 	@echo "The demo's page: $(CURDIR)/out/report.html"
 
 test: .venv/installed lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -41,12 +41,13 @@ out/events/summary.json: .venv/installed data/events.yaml $(wildcard data/events
 out/tags.parquet: $(BUNDLE) out/events/summary.json
 	$(BIN)/penchant tag out/events --bundle runs/interests/bundle -o $@
 
-out/profiles/snapshot.json: out/tags.parquet configs/policy.yaml
+out/profiles.built: out/tags.parquet configs/policy.yaml
 	$(BIN)/penchant profile build out/events out/tags.parquet --policy configs/policy.yaml -o out/profiles
+	@touch $@
 
-out/runners.csv: out/profiles/snapshot.json configs/segments/runners.yaml
+out/runners.csv: out/profiles.built configs/segments/runners.yaml
 	$(BIN)/penchant segment export configs/segments/runners.yaml -o $@
 
-out/report.html: out/profiles/snapshot.json configs/report.yaml configs/segments/runners.yaml
-	$(BIN)/penchant profile evaluate out/events out/tags.parquet --truth data/events/truth.jsonl
+out/report.html: out/profiles.built configs/report.yaml configs/segments/runners.yaml
+	$(BIN)/penchant profile evaluate --profiles out/profiles --truth data/events/truth.jsonl
 	$(BIN)/penchant report --config configs/report.yaml -o $@

@@ -34,7 +34,7 @@ def measured(events: pa.Table, folder: Path) -> dict[str, Any]:
     path = folder / "events.parquet"
     pq.write_table(events, path)
     build(path, TAGS, Policy(), folder / "profiles")
-    return evaluate(path, TAGS, None, None, folder / "profiles", TRUTH)
+    return evaluate(folder / "profiles", TRUTH)
 
 
 def main() -> None:

@@ -57,8 +57,8 @@ def main() -> None:
     console.print(describe())
     runs = bundles(quick)
     reports: dict[str, Any] = {task: json.loads((run / "report" / "report.json").read_text(encoding="utf-8")) for task, run in runs.items()}
-    taggers = {"interests": Tagger(runs["interests"] / "bundle")}
-    taggers |= {task: Tagger(runs[task] / "bundle", taggers["interests"].precision) for task in TASKS[1:]}
+    taggers = {"interests": Tagger(runs["interests"] / "bundle", backend="torch")}
+    taggers |= {task: Tagger(runs[task] / "bundle", taggers["interests"].backend.precision, "torch") for task in TASKS[1:]}
     texts = load_corpus(load(TrainSettings, Path("configs/train-both.yaml"))).test.texts
     ways = {"two models": [taggers["interests"], taggers["spans"]], "one model, two heads": [taggers["both"]]}
     rates: dict[str, list[float]] = {way: [] for way in ways}

@@ -1,13 +1,18 @@
 """Fixtures: a BERT of a few words, trained by nobody, and a bundle around it; no test needs a network or the packaged weights."""
 
+import atexit
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["PENCHANT_CACHE"] = tempfile.mkdtemp(prefix="penchant-tests-")
+atexit.register(shutil.rmtree, os.environ["PENCHANT_CACHE"], ignore_errors=True)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,6 +1,7 @@
 """The command line from sources to an audience, and how each command refuses: one message, no trace."""
 
 import csv
+import importlib.util
 import json
 import logging
 import os
@@ -19,6 +20,8 @@ import pytest
 
 from penchant.cli import cli, main
 from penchant.ingest.clean import text_key
+from penchant.profiles.snapshot import load
+from penchant.records import EVENTS
 from penchant.tagging.bundle import load_spec, save_spec
 from tests.chain import BOLD, CAT_PEOPLE, LAST, RUNNERS, SCRIPT, go_through, write_sources
 from tests.snapshots import span
@@ -93,10 +96,10 @@ COMMANDS = dict(commands())
 
 
 def state(profiles: Path) -> list[dict[str, Any]]:
-    """The rows of a snapshot, which are sorted."""
-    rows: list[dict[str, Any]] = pq.read_table(profiles / "state.parquet").to_pylist()
-    assert [(row["user_id"], row["value"]) for row in rows] == sorted((row["user_id"], row["value"]) for row in rows)
-    return rows
+    """The rows of a store's state, sorted."""
+    rows = load(profiles).state
+    found: list[dict[str, Any]] = rows.order_by("user_id", "dimension", "value").to_pyarrow().to_pylist()
+    return found
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
@@ -125,6 +128,30 @@ def test_each_distinct_text_is_tagged_once_with_the_tags_of_its_words(chain: Pat
     expected = {(text_key(text), value) for text, values in TEXTS.items() for value in values}
     assert len(found) == len(expected)
     assert {(row["text_key"], row["value"]) for row in found} == expected
+
+
+def test_a_second_run_is_answered_by_the_cache(chain: Path, tiny_bundle: Path, tmp_path: Path, run: Any) -> None:
+    arguments = ("tag", chain / "events", "--bundle", tiny_bundle, "--backend", "torch")
+    for name, known in (("first", 0), ("second", 5)):
+        code, out, _ = run(*arguments, "-o", tmp_path / f"{name}.jsonl", "--cache", tmp_path / "cache.sqlite")
+        assert (code, out.splitlines()[1]) == (0, f"cache: {known} of 5 lookups answered")
+    code, out, _ = run(*arguments, "-o", tmp_path / "third.jsonl", "--no-cache")
+    assert (code, "cache" in out) == (0, False)
+    first, second, third = ((tmp_path / f"{name}.jsonl").read_bytes() for name in ("first", "second", "third"))
+    assert first == second == third
+
+
+def test_a_backend_that_was_not_exported_is_refused(chain: Path, tiny_bundle: Path, tmp_path: Path, run: Any) -> None:
+    result = run("tag", chain / "events", "--bundle", tiny_bundle, "--backend", "onnx-int8", "-o", tmp_path / "tags.csv")
+    refuses(result, 1, tiny_bundle, "not exported for onnx-int8; run: penchant export")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_without_its_extra_names_it(tiny_bundle: Path, root: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "onnxruntime" else found(name, *more))
+    result = run("export", tiny_bundle, "--config", root / "configs" / "train-interests.yaml")
+    refuses(result, 1, "penchant export needs an optional part: pip install 'penchant[onnx]'")
 
 
 def test_ingest_says_what_came_in_of_every_format(tmp_path: Path, run: Any) -> None:
@@ -173,7 +200,7 @@ def test_profiles_from_text_files_equal_those_from_parquet(
     code, out, _ = run("profile", "build", *names, "--taxonomy", tiny_taxonomy, "-o", tmp_path / "profiles")
     assert code == 0
     assert out.startswith(
-        "56 users, 60 attributes as of 2026-03-29T01:30:00+00:00\n"
+        "58 events, 56 users, 60 attributes as of 2026-03-29T01:30:00+00:00\n"
     )  # a cat person has two, so has the one with two posts
     assert state(tmp_path / "profiles") == state(chain / "profiles")
 
@@ -189,6 +216,20 @@ def test_profile_show_gives_a_picture_or_json(chain: Path, run: Any) -> None:
     assert (found["user_id"], found["as_of"]) == (BOLD, "2026-03-29T01:30:00+00:00")
     snippets = {row["value"]: [each["snippet"] for each in row["evidence"]] for row in found["attributes"]}
     assert snippets == {"food.baking": [SCRIPT], "sports.running": ["trail 😀 https://shop.example/run"]}
+
+
+def test_profile_show_sums_up_habits(chain: Path, tmp_path: Path, run: Any) -> None:
+    (tmp_path / "policy.yaml").write_text("habits: true")
+    inputs = (chain / "events", chain / "tags.parquet", "--policy", tmp_path / "policy.yaml")
+    assert run("profile", "build", *inputs, "-o", tmp_path / "profiles")[0] == 0
+    code, out, _ = run("profile", "show", "r00", "--profiles", tmp_path / "profiles")
+    assert code == 0
+    assert "\nHabits\n" in out
+    assert "last seen 0.0 days ago" in out  # theirs was the last event of all
+    assert out.count("█") == 30 + 1 + 1  # one interest, the later one's hour, one weekday (both were Sundays)
+    found = json.loads(run("profile", "show", "r00", "--profiles", tmp_path / "profiles", "--json")[1])
+    assert list(found["habits"]["hours"]) == ["01", "09"]  # in UTC, and the later one first
+    assert {row["value"]: row["events"] for row in found["attributes"] if row["dimension"] == "action"} == {"view": 1, "post": 1}
 
 
 SPANS = (
@@ -243,18 +284,7 @@ def test_spans_count_for_no_interest(chain: Path, spanned: Path, run: Any) -> No
     assert (code, out) == (0, "cats: fewer than 50 people as of 2026-03-29T01:30:00+00:00\n")
     assert run("segment", "size", chain / "sporty.yaml", "--profiles", spanned / "profiles")[1].startswith("sporty: 53 people")
     found = [
-        json.loads(
-            run(
-                "profile",
-                "evaluate",
-                chain / "events",
-                each / "tags.parquet",
-                "--profiles",
-                each / "profiles",
-                "--truth",
-                chain / "truth.jsonl",
-            )[1]
-        )
+        json.loads(run("profile", "evaluate", "--profiles", each / "profiles", "--truth", chain / "truth.jsonl")[1])
         for each in (chain, spanned)
     ]
     assert found[0] == found[1]
@@ -427,12 +457,11 @@ def test_profile_build_as_of_an_earlier_time_knows_nothing_later(chain: Path, tm
     arguments = ("profile", "build", chain / "events", chain / "tags.parquet", "-o", tmp_path / "profiles")
     code, out, _ = run(*arguments, "--as-of", "2026-03-01T10:09:30+01:00")
     assert code == 0
-    assert out.startswith("10 users, 10 attributes as of 2026-03-01T09:09:30+00:00\n")  # one a minute from 9 o'clock UTC on
+    assert out.startswith("10 events, 10 users, 10 attributes as of 2026-03-01T09:09:30+00:00\n")  # one a minute from 9 o'clock UTC on
 
 
 def test_evaluate_prints_the_figures(chain: Path, run: Any) -> None:
-    arguments = ("profile", "evaluate", chain / "events", chain / "tags.parquet", "--profiles", chain / "profiles")
-    code, out, _ = run(*arguments, "--truth", chain / "truth.jsonl")
+    code, out, _ = run("profile", "evaluate", "--profiles", chain / "profiles", "--truth", chain / "truth.jsonl")
     assert code == 0
     # hits: running of 1; cats and baking of 2; baking, but not cats, of 2
     expected = {"users": 3, "precision_at_3": 4 / 9, "recall_at_3": 2.5 / 3, "after_a_change": {"changed_users": 0}}
@@ -469,7 +498,7 @@ def test_sensitive_interests_reach_neither_profiles_nor_segments(chain: Path, ti
     marked.write_text(tiny_taxonomy.read_text().replace("{id: pets, name: Pets}", "{id: pets, name: Pets, sensitive: true}"))
     profiles = tmp_path / "profiles"
     assert run("profile", "build", chain / "events", chain / "tags.parquet", "--taxonomy", marked, "-o", profiles)[0] == 0
-    assert set(pq.read_table(profiles / "state.parquet")["value"].to_pylist()) == {"sports.running", "food.baking"}
+    assert {row["value"] for row in state(profiles)} == {"sports.running", "food.baking"}
     for user in CAT_PEOPLE:
         shown = json.loads(run("profile", "show", user, "--profiles", profiles, "--json")[1])
         assert [row["value"] for row in shown["attributes"]] == ["food.baking"]
@@ -486,7 +515,7 @@ def test_running_the_chain_again_gives_the_same_profiles(chain: Path, tmp_path: 
     for _ in range(2):  # the second replaces what the first wrote
         assert run("ingest", tmp_path / "mapping.yaml", "-o", tmp_path / "events")[0] == 0
         assert run("profile", "build", tmp_path / "events", tmp_path / "tags.parquet", "-o", tmp_path / "profiles")[0] == 0
-    for name in ("events/events.parquet", "events/rejects.csv", "events/summary.json", "profiles/snapshot.json"):
+    for name in ("events/events.parquet", "events/rejects.csv", "events/summary.json"):
         assert (tmp_path / name).read_bytes() == (chain / name).read_bytes()
     assert state(tmp_path / "profiles") == state(chain / "profiles")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in chain.iterdir())
@@ -515,6 +544,10 @@ def test_an_unknown_command_is_named(words: list[str], run: Any) -> None:
 
 READS = {
     "train": "train --config {bad} --restart",
+    "compress": "compress {bundle} --config {bad} --restart",
+    "compress a bundle": "compress {bad}",
+    "export a bundle": "export {bad}",
+    "export by settings": "export {bundle} --config {bad}",
     "ingest": "ingest {bad} -o {out}",
     "tag": "tag {bad} --bundle {bundle} -o {out}.csv",
     "tag with a bundle": "tag {events} --bundle {bad} -o {out}.csv",
@@ -528,9 +561,12 @@ READS = {
     "build from tags": "profile build {events} {bad} -o {out}",
     "build by a policy": "profile build {events} {tags} --policy {bad} -o {out}",
     "build with a taxonomy": "profile build {events} {tags} --taxonomy {bad} -o {out}",
-    "show": "profile show r00 --profiles {bad}",
-    "evaluate a truth": "profile evaluate {events} {tags} --profiles {profiles} --truth {bad}",
-    "evaluate profiles": "profile evaluate {events} {tags} --profiles {bad} --truth {truth}",
+    "evaluate a truth": "profile evaluate --profiles {profiles} --truth {bad}",
+    "update by events": "profile update {bad} {tags} --profiles {profiles}",
+    "update by tags": "profile update {events} {bad} --profiles {profiles}",
+    "fuse events": "profile fuse {bad} {tags} -o {out}",
+    "fuse tags": "profile fuse {events} {bad} -o {out}",
+    "migrate by tags": "profile migrate --profiles {profiles} --tags {bad}",
     "size": "segment size {bad} --profiles {profiles}",
     "export": "segment export {bad} --profiles {profiles} -o {out}.csv",
     "taxonomy check": "taxonomy check {bad}",
@@ -539,11 +575,26 @@ READS = {
 }
 
 
+STORES = {
+    "show": "profile show r00 --profiles {bad}",
+    "evaluate": "profile evaluate --profiles {bad} --truth {truth}",
+    "update": "profile update {events} {tags} --profiles {bad}",
+    "migrate": "profile migrate --profiles {bad}",
+    "history": "profile history --profiles {bad}",
+    "restore": "profile restore 0 --profiles {bad}",
+    "vacuum": "profile vacuum --profiles {bad}",
+    "check": "profile check --profiles {bad}",
+    "table": "profile table --profiles {bad} -o {out}",
+    "size": "segment size {sporty} --profiles {bad}",
+}
+
+
 @pytest.fixture
 def fill(chain: Path, tiny_bundle: Path, tmp_path: Path) -> Any:
     """A function that puts this test's paths into a line of `READS`."""
     names = ("events", "profiles")
     known = {name: chain / name for name in names} | {"tags": chain / "tags.parquet", "truth": chain / "truth.jsonl", "bundle": tiny_bundle}
+    known["sporty"] = chain / "sporty.yaml"
     return lambda line, bad: [each.format(bad=bad, out=tmp_path / "out", **known) for each in line.split()]
 
 
@@ -553,7 +604,49 @@ def test_a_missing_file_is_named(line: str, fill: Any, tmp_path: Path, run: Any)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", [name for name in READS if name != "build by a policy"])
+@pytest.mark.parametrize("line", STORES.values(), ids=STORES)
+@pytest.mark.parametrize("kind", ["absent", "empty", "folder", "file"])
+def test_what_is_no_store_is_named(kind: str, line: str, fill: Any, tmp_path: Path, run: Any) -> None:
+    bad = tmp_path / "bad"
+    if kind in ("empty", "folder"):
+        bad.mkdir()
+    if kind in ("folder", "file"):
+        (bad / "events.parquet" if kind == "folder" else bad).write_bytes(b"PAR1")
+    before = everything_in(tmp_path)
+    refuses(run(*fill(line, bad)), 1, f"{bad}: no profiles", "penchant profile build")
+    assert everything_in(tmp_path) == before
+
+
+def test_profiles_are_updated_checked_and_brought_back(chain: Path, tmp_path: Path, run: Any) -> None:
+    events, profiles = pq.read_table(chain / "events" / "events.parquet").to_pylist(), tmp_path / "profiles"
+    half = write_rows(tmp_path / "half.parquet", events[::2], EVENTS)
+    tags = chain / "tags.parquet"
+    assert run("profile", "build", half, tags, "-o", profiles)[0] == 0
+    earlier = state(profiles)
+    arguments = ("profile", "update", chain / "events", tags, "--profiles", profiles)
+    code, out, _ = run(*arguments)
+    assert (code, out.splitlines()[0]) == (0, "29 new events of 29 users, 29 known already; as of 2026-03-29T01:30:00+00:00")
+    assert [row["mass_lasting"] for row in state(profiles)] == pytest.approx([row["mass_lasting"] for row in state(chain / "profiles")])
+    assert run(*arguments)[1].startswith("0 new events of 0 users, 58 known already; as of 2026-03-29")
+    assert run("profile", "check", "--profiles", profiles)[1].startswith("60 attributes, 0 unequal, largest difference of a mass ")
+    code, out, _ = run("profile", "history", "--profiles", profiles)
+    assert [line.split()[0] for line in out.splitlines()] == ["1", "0"]
+    assert [line.split()[3] for line in out.splitlines()] == ["update", "build"]
+    assert run("profile", "restore", 0, "--profiles", profiles)[:2] == (0, f"restored version 0: {profiles}\n")
+    assert state(profiles) == earlier
+    assert run("profile", "restore", 2, "--profiles", profiles)[1] == f"nothing to do, the current one is version 2: {profiles}\n"
+    code, out, _ = run("profile", "migrate", "--profiles", profiles)
+    assert out.startswith("29 events, ")
+    assert (
+        run("profile", "vacuum", "--profiles", profiles, "--dry-run")[1] == f"0 files put together, 0 files would be deleted: {profiles}\n"
+    )
+    code, out, _ = run("profile", "table", "--profiles", profiles, "--evidence", "-o", tmp_path / "view.parquet")
+    view = pq.read_table(tmp_path / "view.parquet")
+    assert (code, out) == (0, f"{len(view)} rows: {tmp_path / 'view.parquet'}\n")
+    assert all(1 <= len(each) <= 5 for each in view["evidence"].to_pylist())
+
+
+@pytest.mark.parametrize("name", [name for name in READS if name not in ("build by a policy", "update by events")])
 def test_an_empty_file_is_named(name: str, fill: Any, tmp_path: Path, run: Any) -> None:
     (tmp_path / "empty.file").touch()
     refuses(run(*fill(READS[name], tmp_path / "empty.file")), 1, tmp_path / "empty.file")
@@ -564,7 +657,7 @@ def test_an_empty_policy_is_the_defaults(chain: Path, tmp_path: Path, run: Any) 
     (tmp_path / "policy.yaml").touch()
     arguments = ("profile", "build", chain / "events", chain / "tags.parquet", "-o", tmp_path / "profiles")
     assert run(*arguments, "--policy", tmp_path / "policy.yaml")[0] == 0
-    assert (tmp_path / "profiles" / "snapshot.json").read_bytes() == (chain / "profiles" / "snapshot.json").read_bytes()
+    assert load(tmp_path / "profiles").policy == load(chain / "profiles").policy
 
 
 @pytest.mark.parametrize("line", READS.values(), ids=READS)
@@ -606,10 +699,11 @@ def test_a_bundle_whose_weights_changed_is_refused(chain: Path, tiny_bundle: Pat
 
 def test_profiles_damaged_in_their_middle_end_in_one_message(chain: Path, tmp_path: Path, run: Any) -> None:
     shutil.copytree(chain / "profiles", tmp_path / "profiles")
-    state = tmp_path / "profiles" / "state.parquet"
-    whole = state.read_bytes()
-    state.write_bytes(whole[:4] + b"\xff" * (len(whole) // 3) + whole[4 + len(whole) // 3 :])
-    refuses(run("profile", "show", "r00", "--profiles", tmp_path / "profiles"), 1, "the data can't be read")
+    for state in (tmp_path / "profiles" / "part=state").rglob("*.parquet"):
+        whole = state.read_bytes()
+        state.write_bytes(whole[:4] + b"\xff" * (len(whole) // 3) + whole[4 + len(whole) // 3 :])
+    refuses(run("profile", "show", "r00", "--profiles", tmp_path / "profiles"), 1, tmp_path / "profiles" / "part=state", "damaged")
+    refuses(run("segment", "size", chain / "sporty.yaml", "--profiles", tmp_path / "profiles"), 1, "the data can't be read")
 
 
 def test_a_bundle_whose_thresholds_were_edited_is_refused(chain: Path, tiny_bundle: Path, tmp_path: Path, run: Any) -> None:
@@ -708,10 +802,10 @@ def test_what_can_not_be_written_is_refused_and_nothing_is_lost(
 
 
 def test_an_interrupted_command_says_how_to_go_on(chain: Path, tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("penchant.profiles.snapshot.write_json", interrupted)
+    monkeypatch.setattr("penchant.profiles.store.copied", interrupted)
     code, out, err = run("profile", "build", chain / "events", chain / "tags.parquet", "-o", tmp_path / "profiles")
     assert (code, out) == (130, "")
     assert err.strip() == "interrupted; run the same command again to go on"

@@ -24,7 +24,7 @@ LEVELS = (
 """Rooms from the ground up: a room may import what stands on a lower level, itself, and (on one level) only files, progress and config each other."""
 LEVEL = {room: n for n, rooms in enumerate(LEVELS) for room in rooms}
 TORCH_FREE = ("errors", "records", "files", "progress", "config", "taxonomy", "ingest", "profiles", "segments")
-HEAVY = {"torch", "transformers", "accelerate", "datasets", "evaluate"}
+HEAVY = {"torch", "transformers", "accelerate", "datasets", "evaluate", "pyspark"}
 
 
 def modules(root: Path) -> list[Path]:

@@ -10,7 +10,13 @@ import pytest
 
 from penchant.cli import cli
 
-PROGRAMS = {"penchant": [], "python infer": [], "python train": ["train"], "accelerate launch train": ["train"]}
+PROGRAMS = {
+    "penchant": [],
+    "python infer": [],
+    "python -m torch.distributed.run --nproc_per_node=2 infer": [],
+    "python train": ["train"],
+    "accelerate launch train": ["train"],
+}
 
 
 def commands(group: click.Group, names: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -43,7 +49,10 @@ def test_every_command_is_in_the_readme(root: Path) -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize(("file", "least"), [("README.md", 20), ("docs/training.md", 7)])
+@pytest.mark.parametrize(
+    ("file", "least"),
+    [("README.md", 20), ("docs/training.md", 7), ("docs/performance.md", 5), ("docs/spark.md", 1), ("docs/profiles.md", 9)],
+)
 def test_documented_commands_parse(file: str, least: int, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (root / file).read_text(encoding="utf-8")
     lines = [each for line in shell_lines(text) if (each := as_penchant(line))]
@@ -59,7 +68,10 @@ def test_documented_commands_parse(file: str, least: int, root: Path, tmp_path: 
         "runs/spans/bundle",
         "runs/both/bundle",
         "runs/headlines-zh/bundle",
+        "runs/student/bundle",
         "out/lilybbs",
+        "EVENTS",
+        "TAGS",
     ):
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
     for name in ("out/tags.parquet", "out/newsgroups-tags.parquet", "out/lilybbs-tags.parquet", "iab-audience-1.1.tsv"):
@@ -74,7 +86,7 @@ def test_documented_commands_parse(file: str, least: int, root: Path, tmp_path: 
 
 
 def test_the_files_the_readme_links_to_exist(root: Path) -> None:
-    for file in ("README.md", "CONTRIBUTING.md", "data/README.md", "docs/training.md"):
+    for file in ("README.md", "CONTRIBUTING.md", "data/README.md", "docs/training.md", "docs/performance.md", "docs/spark.md"):
         text = (root / file).read_text(encoding="utf-8")
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
             assert (root / file).parent.joinpath(target).exists(), f"{file}: {target}"

@@ -40,5 +40,5 @@ def test_state_has_a_mass_for_each_horizon_in_the_policys_order() -> None:
     assert [name for name in names if name.startswith("mass_")] == ["mass_recent", "mass_lasting"]
     assert set(names) == {
         *("user_id", "dimension", "value", "mass_recent", "mass_lasting", "events"),
-        *("first_at", "last_at", "sources", "evidence", "as_of"),
+        *("first_at", "last_at", "last_positive_at", "sources", "as_of"),
     }

@@ -32,3 +32,8 @@ def problems(heading: str, found: list[str]) -> str:
     more = [f"and {len(found) - SHOWN_MISTAKES} more"] if len(found) > SHOWN_MISTAKES else []
     shown = (f"  - {each}" for each in [*found[:SHOWN_MISTAKES], *more])
     return "\n".join([f"{heading}: {len(found)} {'mistake' if len(found) == 1 else 'mistakes'}", *shown])
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without the notes below it."""
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -37,6 +37,9 @@ REJECTS = pa.schema(
 )
 """One row per input row that became no event. `row` is the line of a text file (its header is line 1) or the 1-based row of a Parquet file."""
 
+DOCUMENTS = pa.schema([pa.field("text_key", pa.string(), nullable=False), pa.field("text", pa.string(), nullable=False)])
+"""One row per distinct text, cleaned and masked: what a tagger takes."""
+
 TAGS = pa.schema(
     [
         pa.field("text_key", pa.string(), nullable=False),
@@ -48,6 +51,21 @@ TAGS = pa.schema(
     ]
 )
 """One row per tag of a distinct text. `score` is calibrated, 0 to 1; `start` and `end` are character offsets, spans only."""
+
+KEPT = EVENTS.append(pa.field("tagging", pa.int64()))
+"""Events as profiles keep them; `tagging` is the version of the profiles with which their tags were given."""
+
+KEPT_TAGS = pa.schema(
+    [
+        ("text_key", pa.string()),
+        ("tagging", pa.int64()),
+        ("dimension", pa.string()),
+        ("value", pa.string()),
+        ("score", pa.float64()),
+        ("surfaces", pa.list_(pa.string())),
+    ]
+)
+"""One row per tag of a kept event's text and dimension and value; `surfaces` are the forms in which the text has a span's value."""
 
 EVIDENCE = pa.struct(
     [
@@ -63,7 +81,11 @@ EVIDENCE = pa.struct(
 
 
 def state_schema(horizons: Sequence[str]) -> pa.Schema:
-    """Profile state: one `mass_<horizon>` per horizon, valid at `as_of`; see `penchant.profiles.fold`."""
+    """Profile state: one `mass_<horizon>` per horizon, valid at `as_of`; see `penchant.profiles.fold`.
+
+    `last_at` is the last event's, `last_positive_at` that of the last event in favour of the value. What is behind a mass is
+    read from the kept events.
+    """
     return pa.schema(
         [
             ("user_id", pa.string()),
@@ -73,8 +95,15 @@ def state_schema(horizons: Sequence[str]) -> pa.Schema:
             ("events", pa.int64()),
             ("first_at", INSTANT),
             ("last_at", INSTANT),
+            ("last_positive_at", INSTANT),
             ("sources", pa.list_(pa.string())),
-            ("evidence", pa.list_(EVIDENCE)),
             ("as_of", INSTANT),
         ]
     )
+
+
+POPULATION_KEY = (pa.field("dimension", pa.string()), pa.field("value", pa.string()))
+"""What the masses of the whole population are summed by."""
+
+SURFACES = pa.schema([("dimension", pa.string()), ("value", pa.string()), ("surface", pa.string()), ("events", pa.int64())])
+"""How often a value of a span is written in which form."""

@@ -39,7 +39,7 @@ def measure(tmp_path: Path, tiny_taxonomy: Path) -> Any:
         tags = write_rows(tmp_path / "tags.parquet", marks, TAGS)
         build(seen, tags, policy, tmp_path / "profiles", tiny_taxonomy)
         known = write_rows(tmp_path / "truth.jsonl", truth)
-        return evaluate(seen, tags, policy, tiny_taxonomy, tmp_path / "profiles", known)
+        return evaluate(tmp_path / "profiles", known)
 
     return run
 
@@ -68,7 +68,7 @@ def test_other_dimensions_are_no_interests(measure: Any, tmp_path: Path, tiny_ta
     marks = [{"text_key": "r", "dimension": "brand", "value": RUN, "score": 1.0}]
     tags = write_rows(tmp_path / "tags.parquet", marks, TAGS)
     build(tmp_path / "events.parquet", tags, POLICY, tmp_path / "profiles", tiny_taxonomy)
-    found = evaluate(tmp_path / "events.parquet", tags, POLICY, tiny_taxonomy, tmp_path / "profiles", tmp_path / "truth.jsonl")
+    found = evaluate(tmp_path / "profiles", tmp_path / "truth.jsonl")
     assert (found["precision_at_3"], found["recall_at_3"]) == (0.0, 0.0)
 
 
@@ -85,7 +85,7 @@ def test_spans_change_no_figure(measure: Any, tmp_path: Path, tiny_taxonomy: Pat
     marks = [{"text_key": key, "dimension": "interest", "value": value} for key, value in KEYS.items()]
     tags = write_rows(tmp_path / "tags.parquet", [each | {"score": 1.0} for each in marks + spans], TAGS)
     build(tmp_path / "events.parquet", tags, POLICY, tmp_path / "profiles", tiny_taxonomy)
-    assert evaluate(tmp_path / "events.parquet", tags, POLICY, tiny_taxonomy, tmp_path / "profiles", tmp_path / "truth.jsonl") == expected
+    assert evaluate(tmp_path / "profiles", tmp_path / "truth.jsonl") == expected
 
 
 def changed(user: str, days: float = 0.0, **more: Any) -> dict[str, Any]:

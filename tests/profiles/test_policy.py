@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from penchant.config import load
+from penchant.config import load, read_yaml
 from penchant.errors import ConfigError
 from penchant.profiles.policy import Policy
 
@@ -20,6 +20,15 @@ from penchant.profiles.policy import Policy
         ("minimum_score: 1.5", "got 1.5"),
         ("half_life_days: {recent: .nan, lasting: 90}", "finite number"),
         ("action_weights: {view: .inf}", "finite number"),
+        ("half_life_days: {now-ish: 7, lasting: 90}", "expected a plain name"),
+        ("dimension_half_life_days: {brand: {forever: 180}}", r"brand.forever: 180.0: expected more than 0 days for recent or lasting"),
+        ("dimension_half_life_days: {brand: {lasting: 0}}", r"brand.lasting: 0.0: expected more than 0 days"),
+        ("dimension_half_life_days: {brand: 180}", "dimension_half_life_days"),
+        ("daily_ceiling: 0", "daily_ceiling"),
+        ("deduplication_days: 0", "deduplication_days"),
+        ("evidence_kept: 0", "evidence_kept"),
+        ("habit_utc_offset_hours: 14.5", "habit_utc_offset_hours"),
+        ("habit: true", "did you mean 'habits'"),
     ],
 )
 def test_nonsense_is_refused(text: str, message: str, tmp_path: Path) -> None:
@@ -29,8 +38,23 @@ def test_nonsense_is_refused(text: str, message: str, tmp_path: Path) -> None:
         load(Policy, path)
 
 
-def test_the_committed_policy_is_the_defaults_written_out(root: Path) -> None:
-    assert load(Policy, root / "configs" / "policy.yaml") == Policy()
+def test_the_committed_policy_is_the_defaults_written_out_but_with_habits(root: Path) -> None:
+    path = root / "configs" / "policy.yaml"
+    assert load(Policy, path) == Policy(habits=True)
+    assert set(read_yaml(path)) == set(Policy.model_fields)
+
+
+def test_a_dimension_has_its_own_half_lives_where_it_names_them() -> None:
+    policy = Policy(dimension_half_life_days={"brand": {"lasting": 180}, "hour": {"recent": 14, "lasting": 30}})
+    assert policy.half_lives("recent") == (7, {"hour": 14})
+    assert policy.half_lives("lasting") == (90, {"brand": 180, "hour": 30})
+    assert Policy().half_lives("recent") == (7, {})
+
+
+def test_the_first_horizon_is_the_short_one_whatever_it_is_called() -> None:
+    policy = Policy(half_life_days={"week": 5, "season": 60}, dimension_half_life_days={"brand": {"season": 90}})
+    assert policy.horizons == ("week", "season")
+    assert policy.half_lives("season") == (60, {"brand": 90})
 
 
 def test_actions_that_are_not_named_keep_their_weights() -> None:
@@ -41,3 +65,5 @@ def test_actions_that_are_not_named_keep_their_weights() -> None:
 def test_fingerprint_changes_with_a_value_and_only_then() -> None:
     assert Policy().fingerprint == Policy(shrinkage=5.0).fingerprint
     assert Policy().fingerprint != Policy(shrinkage=5.1).fingerprint
+    assert Policy().fingerprint != Policy(dimension_half_life_days={"brand": {"lasting": 180}}).fingerprint
+    assert Policy().fingerprint != Policy(habits=True).fingerprint

@@ -12,10 +12,9 @@ import pytest
 
 from penchant import taxonomy as taxonomies
 from penchant.errors import ConfigError, DataError
-from penchant.files import read_json, write_json
 from penchant.profiles.policy import Policy
-from penchant.profiles.snapshot import build, load, user_profile
-from penchant.records import EVENTS, TAGS, state_schema
+from penchant.profiles.snapshot import build, check, load, migrate, user_profile, write_table
+from penchant.records import EVENTS, KEPT, TAGS, state_schema
 from penchant.taxonomy import Taxonomy
 from tests import snapshots
 from tests.snapshots import snapshot_of, span
@@ -54,10 +53,18 @@ def tables(
     return write_rows(folder / f"events{suffix}", rows, EVENTS), write_rows(folder / f"tags{suffix}", marks, TAGS)
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, tiny_taxonomy: Path) -> Path:
+    """A store of the events above, with the files it was made from; each test takes a copy."""
+    folder = tmp_path_factory.mktemp("base")
+    build(*tables(folder), POLICY, folder / "profiles", tiny_taxonomy)
+    return folder
+
+
 @pytest.fixture
-def profiles(tmp_path: Path, tiny_taxonomy: Path) -> Path:
-    """A snapshot of the events above."""
-    build(*tables(tmp_path), POLICY, tmp_path / "profiles", tiny_taxonomy)
+def profiles(base: Path, tmp_path: Path) -> Path:
+    """A copy of `base`'s, beside `events.parquet` and `tags.parquet`."""
+    shutil.copytree(base, tmp_path, dirs_exist_ok=True)
     return tmp_path / "profiles"
 
 
@@ -71,9 +78,8 @@ def test_masses_and_counts_are_those_of_the_definition(profiles: Path) -> None:
     assert state["u", RUN]["mass_lasting"] == pytest.approx(0.9 + 0.1 * 2 ** (-0.025), rel=1e-12)
     assert state["u", RUN]["mass_recent"] == pytest.approx(1.8 / 1024 + 0.1 * 2 ** (-0.25), rel=1e-12)
     assert state["007", CATS]["mass_lasting"] == pytest.approx(0.3, rel=1e-12)
-    about = read_json(profiles / "snapshot.json")
-    assert (about["users"], about["attributes"], about["as_of"]) == (3, 5, "2026-03-01T12:00:00+00:00")
-    assert about["policy_fingerprint"] == POLICY.fingerprint
+    assert (snapshot.about["users"], snapshot.about["attributes"], snapshot.users) == (3, 5, 3)
+    assert snapshot.about["policy_fingerprint"] == POLICY.fingerprint
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -83,7 +89,10 @@ def test_profiles_of_every_format_equal_those_of_parquet(suffix: str, profiles: 
     _, tags = tables(tmp_path / "other", ".jsonl" if suffix == ".csv" else suffix)
     build(events, tags, POLICY, tmp_path / "other" / "profiles", tiny_taxonomy)
     expected, found = (load(folder) for folder in (profiles, tmp_path / "other" / "profiles"))
-    assert found.state.order_by("user_id", "value").to_pyarrow().equals(expected.state.order_by("user_id", "value").to_pyarrow())
+    one, other = (each.state.order_by("user_id", "value").to_pyarrow().to_pylist() for each in (found, expected))
+    assert one == [
+        {name: pytest.approx(value, rel=1e-12) if isinstance(value, float) else value for name, value in row.items()} for row in other
+    ]
     assert found.about == expected.about
 
 
@@ -107,29 +116,48 @@ def test_as_of_leaves_later_events_out_and_decays_to_its_instant(tmp_path: Path,
     assert row["mass_lasting"] == pytest.approx(1.8 * 2 ** (-0.5), rel=1e-12)
 
 
-def test_sensitive_interests_stand_in_no_file_of_the_snapshot_unless_allowed(profiles: Path, tmp_path: Path, tiny_taxonomy: Path) -> None:
-    assert FAITH not in pq.read_table(profiles / "state.parquet")["value"].to_pylist()
-    assert FAITH not in {row["value"] for row in user_profile(load(profiles), "007")}
-    build(*tables(tmp_path), POLICY.model_copy(update={"allowed_sensitive": (FAITH,)}), profiles, tiny_taxonomy)
+def kept_values(profiles: Path) -> set[str]:
+    """Values of the tags that stand beside kept events."""
+    return {each["value"] for row in load(profiles).kept.to_pyarrow().to_pylist() for each in row["tags"] or ()}
+
+
+def test_sensitive_interests_stand_in_no_profile_unless_allowed(profiles: Path, tmp_path: Path, tiny_taxonomy: Path) -> None:
+    snapshot = load(profiles)
+    assert FAITH not in snapshot.state.value.to_pyarrow().to_pylist()
+    assert FAITH not in snapshot.totals.value.to_pyarrow().to_pylist()
+    assert FAITH not in {row["value"] for row in user_profile(snapshot, "007")}
+    assert kept_values(profiles) == {RUN, CATS}
+    allowing = POLICY.model_copy(update={"allowed_sensitive": (FAITH,)})
+    build(*tables(tmp_path), allowing, profiles, tiny_taxonomy)
     assert FAITH in {row["value"] for row in user_profile(load(profiles), "007")}
+    assert kept_values(profiles) == {RUN, CATS, FAITH}
+    migrate(profiles, POLICY)
+    assert kept_values(profiles) == {RUN, CATS}
+    with pytest.raises(DataError, match="faith: the new policy allows what the old one didn't.*--tags"):
+        migrate(profiles, allowing)
+    migrate(profiles, allowing, tmp_path / "tags.parquet", tiny_taxonomy)
+    assert kept_values(profiles) == {RUN, CATS, FAITH}
+    assert check(load(profiles))["unequal"] == 0
 
 
-def test_a_rebuild_replaces_the_snapshot_as_a_whole(profiles: Path, tmp_path: Path, tiny_taxonomy: Path) -> None:
+def test_a_rebuild_replaces_everything_and_the_earlier_version_can_be_read(profiles: Path, tmp_path: Path, tiny_taxonomy: Path) -> None:
+    earlier = load(profiles)
     build(*tables(tmp_path, rows=ROWS[:1]), POLICY, profiles, tiny_taxonomy)
-    assert sorted(path.name for path in profiles.iterdir()) == ["snapshot.json", "state.parquet", "surfaces.parquet"]
     assert load(profiles).state.to_pyarrow()["user_id"].to_pylist() == ["u"]
+    for snapshot in (earlier, load(profiles, version=0)):
+        assert set(snapshot.state.to_pyarrow()["user_id"].to_pylist()) == {"u", "v", "007"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["events.parquet", "profiles", "tags.parquet"]
 
 
-def test_an_interrupted_build_leaves_the_earlier_snapshot_as_it_was(
+def test_an_interrupted_build_leaves_the_earlier_version_as_it_was(
     profiles: Path, tmp_path: Path, tiny_taxonomy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = everything_in(tmp_path)
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("penchant.profiles.snapshot.write_json", interrupted)  # the state is written by then
+    monkeypatch.setattr("penchant.profiles.store.copied", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "events.parquet", tmp_path / "tags.parquet", Policy(), profiles, tiny_taxonomy)
     assert everything_in(tmp_path) == before
@@ -141,6 +169,12 @@ def test_a_folder_with_other_things_in_it_is_not_replaced(profiles: Path, tmp_pa
     with pytest.raises(DataError, match="profiles: holds holiday.jpg"):
         build(tmp_path / "events.parquet", tmp_path / "tags.parquet", POLICY, profiles, tiny_taxonomy)
     assert everything_in(tmp_path) == before
+
+
+def test_events_are_counted_once_each(tmp_path: Path, tiny_taxonomy: Path) -> None:
+    about = build(*tables(tmp_path, rows=[*ROWS, *ROWS[:2], ROWS[0]]), POLICY, tmp_path / "profiles", tiny_taxonomy)
+    assert about["events"] == len(ROWS)
+    assert load(tmp_path / "profiles").kept.count().to_pyarrow().as_py() == len(ROWS)
 
 
 def test_no_events_at_all_are_refused(tmp_path: Path, tiny_taxonomy: Path) -> None:
@@ -230,37 +264,71 @@ def test_names_that_look_like_patterns_or_folders_of_a_table_are_plain_paths(tmp
     folder.mkdir(parents=True)
     (tmp_path / "source=elsewhere" / "other").mkdir()  # which the pattern would match
     tables(tmp_path / "source=elsewhere" / "other", rows=[event(9, "stranger", "a")])
-    about = build(*tables(folder), POLICY, folder / "profiles", tiny_taxonomy)
+    profiles = tmp_path / "source=elsewhere" / "profiles?"
+    about = build(*tables(folder), POLICY, profiles, tiny_taxonomy)
     assert about["users"] == 3
-    assert {source for row in load(folder / "profiles").state.to_pyarrow().to_pylist() for source in row["sources"]} == {"shop"}
+    assert {source for row in load(profiles).state.to_pyarrow().to_pylist() for source in row["sources"]} == {"shop"}
 
 
 def test_profile_of_a_user_comes_by_falling_weight_with_its_evidence(profiles: Path) -> None:
     rows = user_profile(load(profiles), "u")
     assert [row["value"] for row in rows] == [RUN, CATS]
+    assert [(type(row["events"]), row["events"]) for row in rows] == [(int, 2), (int, 1)]
     assert [each["event_id"] for each in rows[0]["evidence"]] == ["e1", "e2"]  # 0.9 of the like against 0.1 of the click
     assert rows[1]["evidence"][0]["snippet"] == "title, b · it's “good”\n\tand; cheap, 😀"
     assert user_profile(load(profiles), "007")[0]["user_id"] == "007"
 
 
-@pytest.mark.parametrize("user", ["w", "U", "7", "", "u' OR '1'='1", "ü\x00"])
-def test_an_unknown_user_is_refused_with_some_known_ones(user: str, profiles: Path) -> None:
-    with pytest.raises(DataError) as error:
-        user_profile(load(profiles), user)
-    assert f"no profile for user {user!r}; " in str(error.value)
-    assert "'007', 'u', 'v'" in str(error.value)
+def test_an_unknown_user_is_refused_with_some_known_ones(profiles: Path) -> None:
+    snapshot = load(profiles)
+    for user in ("w", "U", "7", "", "u' OR '1'='1", "ü\x00", "%"):
+        with pytest.raises(DataError) as error:
+            user_profile(snapshot, user)
+        assert f"no profile for user {user!r}; " in str(error.value)
+        assert "'007', 'u', 'v'" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("what", "names"), [("state", state_schema(POLICY.horizons).names), ("events", [*KEPT.names, "tags"]), ("view", None)]
+)
+def test_profiles_are_written_as_a_table(what: str, names: list[str] | None, profiles: Path, tmp_path: Path) -> None:
+    snapshot, path = load(profiles), tmp_path / "table.parquet"
+    rows = {"state": snapshot.state, "events": snapshot.kept, "view": snapshot.profiles}[what]
+    assert write_table(snapshot, what, path) == len(pq.read_table(path)) == (4 if what == "events" else 5)
+    assert pq.read_schema(path).names == (names or list(snapshot.profiles.columns))
+    order = [("user_id", "ascending"), ("event_id" if what == "events" else "value", "ascending")]
+    assert pq.read_table(path).sort_by(order).to_pylist() == rows.to_pyarrow().sort_by(order).to_pylist()
+
+
+def test_the_view_is_written_with_the_events_behind_it(profiles: Path, tmp_path: Path) -> None:
+    snapshot = load(profiles)
+    write_table(snapshot, "view", tmp_path / "view.parquet", with_evidence=True)
+    found = {(row["user_id"], row["value"]): row["evidence"] for row in pq.read_table(tmp_path / "view.parquet").to_pylist()}
+    assert found == {(user, row["value"]): row["evidence"] for user in ("u", "v", "007") for row in user_profile(snapshot, user)}
+    with pytest.raises(DataError, match="profiles: a folder; name the file to write in it"):
+        write_table(snapshot, "view", profiles)
+
+
+def test_profiles_that_a_program_shows_one_after_the_other_are_those_of_each_alone(profiles: Path) -> None:
+    snapshot = load(profiles)
+    together = [user_profile(snapshot, user) for user in ("u", "007", "v", "u")]
+    assert together == [user_profile(load(profiles), user) for user in ("u", "007", "v", "u")]
 
 
 def edited(folder: Path, **changes: Any) -> None:
-    """Change `snapshot.json`; None removes a key."""
-    about = read_json(folder / "snapshot.json") | changes
-    write_json(folder / "snapshot.json", {key: value for key, value in about.items() if value is not None})
+    """Change what the first commit says of itself; None removes a key."""
+    log = folder / "_delta_log" / "00000000000000000000.json"
+    actions = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    info = next(each["commitInfo"] for each in actions if "commitInfo" in each)
+    about = json.loads(info["penchant"]) | changes
+    info["penchant"] = json.dumps({key: value for key, value in about.items() if value is not None})
+    log.write_text("".join(json.dumps(each) + "\n" for each in actions), encoding="utf-8")
 
 
-def test_an_edited_or_damaged_snapshot_is_refused_with_what_is_wrong(profiles: Path, tmp_path: Path) -> None:
+def test_edited_or_damaged_profiles_are_refused_with_what_is_wrong(profiles: Path, tmp_path: Path) -> None:
     def refused(message: str) -> None:
         with pytest.raises((DataError, ConfigError)) as error:
-            load(profiles)
+            user_profile(load(profiles), "u")
         assert str(error.value).startswith(str(profiles))
         assert message in str(error.value)
         shutil.rmtree(profiles)
@@ -268,25 +336,23 @@ def test_an_edited_or_damaged_snapshot_is_refused_with_what_is_wrong(profiles: P
 
     shutil.copytree(profiles, tmp_path / "kept")
     edited(profiles, policy=POLICY.model_copy(update={"shrinkage": 1.0}).model_dump(mode="json"))
-    refused("its policy was edited")
+    refused("build the profiles again")
     for key in ("policy", "taxonomy", "as_of", "policy_fingerprint"):
         edited(profiles, **{key: None})
         refused("build the profiles again")
     edited(profiles, as_of="yesterday")
     refused("build the profiles again")
-    (profiles / "snapshot.json").write_text("[]")
-    refused("build the profiles again")
-    (profiles / "snapshot.json").write_text(json.dumps({})[:1])
-    refused("not JSON")
-    (profiles / "snapshot.json").unlink()
-    refused("no snapshot (it has no snapshot.json); make one with: penchant profile build")
-    (profiles / "state.parquet").unlink()
-    refused("state.parquet: missing or damaged")
-    (profiles / "state.parquet").write_bytes((profiles / "state.parquet").read_bytes()[:-20])
-    refused("state.parquet: missing or damaged")
-    pq.write_table(pa.table({"user_id": ["u"]}), profiles / "state.parquet")
-    refused("state.parquet: holds user_id, which is no profile state")
-    load(profiles)
+    (profiles / "_delta_log" / "00000000000000000000.json").write_text("{")
+    refused("its log (_delta_log) is damaged")
+    shutil.rmtree(profiles / "_delta_log")
+    refused("no profiles (no Delta table); make them with: penchant profile build")
+    for state in (profiles / "part=state").rglob("*.parquet"):
+        state.unlink()
+    refused("part=state")
+    for state in (profiles / "part=state").rglob("*.parquet"):
+        state.write_bytes(state.read_bytes()[:-20])
+    refused("part=state")
+    user_profile(load(profiles), "u")
 
 
 def test_a_snapshot_carries_its_taxonomy_and_the_bundle_of_its_tags(tmp_path: Path, tiny_taxonomy: Path) -> None:
@@ -327,7 +393,8 @@ def branded(folder: Path, *texts: str, taxonomy: Taxonomy = snapshots.TAXONOMY) 
 
 def test_values_of_spans_are_shown_in_the_form_most_events_write_them(tmp_path: Path) -> None:
     snapshot = load(branded(tmp_path, *BRANDED, "跑步 👟 NIKE"))
-    assert pq.read_table(tmp_path / "profiles" / "surfaces.parquet").to_pylist() == [
+    counted = snapshot.head.rows(snapshot.connection, "surface").order_by("dimension", "value", "surface")
+    assert counted.to_pyarrow().to_pylist() == [
         {"dimension": "brand", "value": "nike", "surface": "NIKE", "events": 2},
         {"dimension": "brand", "value": "nike", "surface": "Nike", "events": 1},
         {"dimension": "brand", "value": "zara", "surface": "Zara", "events": 1},
@@ -343,14 +410,6 @@ def test_values_of_spans_are_shown_in_the_form_most_events_write_them(tmp_path: 
     }
     assert snapshot.label("place", "nike") == "nike"  # nobody wrote it as a place
     assert snapshot.label("interest", "nike") == "nike"
-
-
-def test_a_snapshot_without_surfaces_shows_the_values(tmp_path: Path) -> None:
-    folder = branded(tmp_path, *BRANDED)
-    (folder / "surfaces.parquet").unlink()
-    snapshot = load(folder)
-    assert snapshot.surfaces is None
-    assert {row["label"] for row in user_profile(snapshot, "u")} == {"nike", "zara", "paris", "Running"}
 
 
 def test_interests_are_called_by_their_names_in_a_language(tmp_path: Path) -> None:
@@ -370,16 +429,6 @@ def test_spans_change_no_weight_of_an_interest(tmp_path: Path) -> None:
     for user in ("u", "v"):
         found = [row for row in user_profile(together, user) if row["dimension"] == "interest"]
         assert found == user_profile(alone, user)
-
-
-def test_a_damaged_or_strange_table_of_surfaces_is_refused(tmp_path: Path) -> None:
-    path = branded(tmp_path, *BRANDED) / "surfaces.parquet"
-    pq.write_table(pa.table({"surface": ["x"]}), path)
-    with pytest.raises(DataError, match="surfaces.parquet: holds surface, which is no table of surface forms; build the profiles again"):
-        load(path.parent)
-    path.write_bytes(b"PAR1")
-    with pytest.raises(DataError, match="surfaces.parquet: missing or damaged"):
-        load(path.parent)
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])

@@ -55,7 +55,7 @@ def site(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_page(site: Path, folder: Path, **changed: Any) -> None:
     """Run `penchant report` into `folder / "page.html"`, with changed settings."""
-    paths = {"training": "report.json", "events": "events", "tags": "tags.parquet", "profiles": "profiles", "truth": "truth.jsonl"}
+    paths = {"training": "report.json", "events": "events", "profiles": "profiles", "truth": "truth.jsonl"}
     settings: dict[str, Any] = {name: str(site / path) for name, path in paths.items()}
     settings |= {"corpus": [str(site / "corpus.jsonl")], "segments": [str(site / "sporty.yaml"), str(site / "cats.yaml")]}
     settings |= {"users": [BOLD, "c0", "r00"]}
@@ -137,11 +137,6 @@ def test_sensitive_interests_appear_as_left_out_and_nowhere_else(page: str) -> N
     assert "faith" not in page
 
 
-def test_tags_in_csv_give_the_same_page(page: str, report: Callable[..., str], site: Path, tmp_path: Path) -> None:
-    pyarrow.csv.write_csv(pq.read_table(site / "tags.parquet"), tmp_path / "tags.csv")
-    assert report(tags=str(tmp_path / "tags.csv")) == page
-
-
 def test_without_a_truth_the_busiest_users_are_shown_and_nothing_is_measured(report: Callable[..., str]) -> None:
     shown = words(report(truth=None, users=[]))
     assert "Measured against" not in shown
@@ -182,7 +177,7 @@ def other_site(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         (folder / "summary.json").write_text('{"shop": {"rows": 2, "rejected: x": 2}, "social": {}}')
         (folder / "rejects.csv").write_text("source,file,row,column,value,reason\n")
         main(["profile", "build", str(folder), str(folder / "tags.parquet"), "-o", str(folder / "profiles")])
-        paths = {"events": str(folder), "tags": str(folder / "tags.parquet"), "profiles": str(folder / "profiles")}
+        paths = {"events": str(folder), "profiles": str(folder / "profiles")}
         return paths | {"users": [], "truth": None}
 
     return make
@@ -290,8 +285,7 @@ def test_profiles_of_nobody_make_a_page_of_nobody(report: Callable[..., str], ot
         ({"segments": ["{faith}"]}, "{faith}: faith: sensitive"),
         ({"truth": "{bad}"}, "{bad}:1: expected user_id, a list of interests"),
         ({"events": "{empty}"}, "{empty}"),
-        ({"tags": "{bad}"}, "{bad}: has no column text_key"),
-        ({"profiles": "{empty}"}, "{empty}: no snapshot"),
+        ({"profiles": "{empty}"}, "{empty}: no profiles"),
         ({"language": "zh"}, "language: no interest has a name in 'zh'"),
         ({"user": ["r00"]}, "unknown key 'user'; did you mean 'users'"),
     ],

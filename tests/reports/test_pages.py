@@ -38,7 +38,7 @@ def chain(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def report(chain: Path, folder: Path, **changes: Any) -> str:
     """The page of a configuration in `folder`, made by the command line."""
     settings: dict[str, Any] = {name: str(chain / name) for name in ("events", "profiles")}
-    settings |= {"corpus": [str(chain / "corpus.jsonl")], "training": str(chain / "report.json"), "tags": str(chain / "tags.parquet")}
+    settings |= {"corpus": [str(chain / "corpus.jsonl")], "training": str(chain / "report.json")}
     settings |= {"truth": str(chain / "truth.jsonl"), "users": [BOLD, "c0", "r00"]}
     settings |= {"segments": [str(chain / "sporty.yaml"), str(chain / "cats.yaml")]} | changes
     (folder / "report.yaml").write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML

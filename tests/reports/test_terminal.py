@@ -1,24 +1,20 @@
 """The profile drawn in a terminal: bars to scale, figures as people read them, texts as they are."""
 
 import io
-from dataclasses import replace
-from datetime import UTC, datetime
+import math
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import ibis
-import pyarrow as pa
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
 from penchant.profiles.policy import Policy
-from penchant.profiles.snapshot import Snapshot
 from penchant.reports.terminal import draw_profile, trend_arrow
 from penchant.taxonomy import Node, Taxonomy
 
 NOON = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 TAXONOMY = Taxonomy(nodes=(Node(id="run", name="Running"), Node(id="cats", name="Cats & [bold]kittens[/bold]")))
-SNAPSHOT = Snapshot(ibis.memtable(pa.table({"user_id": ["u"]})), Policy(), TAXONOMY, NOON, {})
 
 
 def row(value: str, weight: float, *snippets: str, **more: Any) -> dict[str, Any]:
@@ -38,10 +34,12 @@ def row(value: str, weight: float, *snippets: str, **more: Any) -> dict[str, Any
     return base | {"events": 3, "last_at": NOON, "evidence": evidence} | more
 
 
-def drawn(*rows: dict[str, Any], user: str = "u", snapshot: Snapshot = SNAPSHOT, top: int | None = None) -> list[str]:
+def drawn(*rows: dict[str, Any], user: str = "u", as_of: datetime = NOON, top: int | None = None) -> list[str]:
     """The lines a wide terminal without colours shows."""
     stream = io.StringIO()
-    draw_profile(user, list(rows), snapshot, top, Console(file=stream, width=200, color_system=None, highlight=False, soft_wrap=True))
+    draw_profile(
+        user, list(rows), Policy(), as_of, top, Console(file=stream, width=200, color_system=None, highlight=False, soft_wrap=True)
+    )
     return stream.getvalue().splitlines()
 
 
@@ -117,8 +115,35 @@ def test_texts_are_shown_as_they_are(text: str) -> None:
 
 
 def test_instant_of_the_snapshot_is_the_one_shown() -> None:
-    other = replace(SNAPSHOT, as_of=datetime(2025, 12, 31, 23, 59, tzinfo=UTC))
-    assert "as of 2025-12-31 23:59 UTC" in drawn(row("run", 0.5), snapshot=other)[0]
+    other = datetime(2025, 12, 31, 23, 59, tzinfo=UTC)
+    assert "as of 2025-12-31 23:59 UTC" in drawn(row("run", 0.5), as_of=other)[0]
+
+
+def test_what_has_no_figure_is_shown_as_none() -> None:
+    assert "index –  trend ↘ ×0  3 events" in drawn(row("run", 0.5, index=None, trend=None))[2]
+
+
+def habit(dimension: str, value: str, mass: float, **more: Any) -> dict[str, Any]:
+    """One attribute of a habit."""
+    base = {"label": value, "dimension": dimension, "value": value, "mass": mass, "weight": 1.0, "index": 100.0, "trend": 0.0}
+    return base | {"confidence": 0.5, "events": 2, "first_at": NOON, "last_at": NOON, "evidence": []} | more
+
+
+def test_habits_are_summed_up_in_charts_and_figures() -> None:
+    bought = {"first_at": NOON - timedelta(days=30), "events": 4}
+    habits = [habit("hour", "00", 4.0), habit("hour", "23", 2.0), habit("weekday", "sun", 1.0), habit("source", "shop", 3.0)]
+    habits += [habit("source", "social", 1.0), habit("action", "purchase", 1.0, **bought), habit("spend", "EUR", 90 / math.log(2))]
+    found = drawn(row("run", 0.5), *habits, as_of=NOON + timedelta(days=2))
+    assert found[found.index("Habits") + 1 :] == [
+        "    hours    0 █" + " " * 22 + "▄ 23      weekdays  Mon       █ Sun",
+        # known for 30 days, in which a steady rate comes to 1 − 2^(−30/90) of its mass: 4 · ln 2 / 90 · 30 / 0.2063 = 4.48
+        "    last seen 2.0 days ago, 4.5 events per 30 days lately",
+        "    spends 145.42 EUR per 30 days, buys every 10 days",  # 90/ln 2 · ln 2/90 · 30 / 0.2063; 30 days between 4 purchases
+        "    sources  shop 75%, social 25%",
+    ]
+    alone = drawn(*habits)
+    assert alone[0].endswith("nothing but habits")
+    assert not any("█ weight" in line for line in alone)
 
 
 @pytest.mark.parametrize(

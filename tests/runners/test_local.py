@@ -16,10 +16,12 @@ from penchant.ingest.clean import text_key
 from penchant.ingest.contract import read_text_table
 from penchant.records import TAGS
 from penchant.runners import local
-from penchant.runners.local import TagWriter, load_taggers, tag_file
+from penchant.runners.local import TagWriter, open_taggers, tag_file
+from penchant.runners.parts import Parts
 from penchant.tagging import precision
+from penchant.tagging.backends import TorchBackend
 from penchant.tagging.bundle import load_spec
-from penchant.tagging.tagger import Tagger
+from penchant.tagging.tagger import Prepared, Tagger
 from tests.tables import SUFFIXES, everything_in, write_rows
 from tests.tagging.test_tagger import write_span_bundle
 
@@ -36,13 +38,13 @@ OUTPUTS = (".csv", ".jsonl", ".parquet")
 @pytest.fixture(scope="module")
 def open_plainly() -> Callable[..., Tagger]:
     """A function that loads a bundle in plain fp32, once."""
-    return cache(lambda bundle: Tagger(bundle, "no"))
+    return cache(lambda bundle: Tagger(bundle, "no", "torch"))
 
 
 @pytest.fixture(autouse=True)
 def same_precision(open_plainly: Callable[..., Tagger], monkeypatch: pytest.MonkeyPatch) -> None:
     """One loaded tagger per bundle for all tests here: the precision that is measured at a start may change between two that are compared."""
-    monkeypatch.setattr(local, "Tagger", lambda bundle, *_precision: open_plainly(bundle))
+    monkeypatch.setattr(local, "Tagger", lambda bundle, *_precision, **_more: open_plainly(bundle))
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +63,13 @@ def both_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_taxonomy: Path) -
 def tagged_texts(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The texts of every call of the tagger, which runs as it does."""
     calls: list[list[str]] = []
-    tag = Tagger.tag
+    prepare = Tagger.prepare
 
-    def noted(self: Tagger, keys: Sequence[str], texts: Sequence[str], *more: Any) -> pa.Table:
+    def noted(self: Tagger, texts: Sequence[str]) -> Prepared:
         calls.append(list(texts))
-        return tag(self, keys, texts, *more)
+        return prepare(self, texts)
 
-    monkeypatch.setattr(Tagger, "tag", noted)
+    monkeypatch.setattr(Tagger, "prepare", noted)
     return calls
 
 
@@ -88,7 +90,7 @@ def test_every_format_and_text_column_gives_the_same_tags(suffix: str, column: s
     source = write_rows(tmp_path / f"texts{suffix}", [{"id": n, column: text} for n, text in enumerate(TEXTS)])
     counts = tag_file([tiny_bundle], source, tmp_path / "tags.jsonl")
     assert {(row["text_key"], row["value"]) for row in read_tags(tmp_path / "tags.jsonl")} == EXPECTED
-    assert counts == {"rows": 5, "texts": 4, "tags": 4, "untagged_texts": 1, "rows_without_text": 0, "broken_rows": 0}
+    assert counts == {"rows": 5, "texts": 4, "tags": 4, "untagged_texts": 1, "rows_without_text": 0, "broken_rows": 0, "cached": 0}
 
 
 def test_tags_are_equal_in_every_output_format(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -151,7 +153,7 @@ def test_two_bundles_write_interests_and_spans_into_one_file(
     source = write_rows(tmp_path / "texts.jsonl", [{"text": text} for text in NAMED_TEXTS])
     bundles = [span_bundle, tiny_bundle] if spans_first else [tiny_bundle, span_bundle]
     counts = tag_file(bundles, source, tmp_path / f"tags{suffix}")
-    assert counts == {"rows": 5, "texts": 4, "tags": 6, "untagged_texts": 1, "rows_without_text": 0, "broken_rows": 0}
+    assert counts == {"rows": 5, "texts": 4, "tags": 6, "untagged_texts": 1, "rows_without_text": 0, "broken_rows": 0, "cached": 0}
     assert tagged_texts == [NAMED_TEXTS[:4]] * 2  # once with each bundle
     found = {
         tuple(row[name] for name in ("text_key", "dimension", "value", "start", "end")) for row in read_tags(tmp_path / f"tags{suffix}")
@@ -201,10 +203,15 @@ def test_two_bundles_that_write_the_same_dimension_are_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["texts.csv"]
 
 
-def test_all_bundles_run_in_the_precision_measured_once(tiny_bundle: Path, span_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_bundles_run_in_the_precision_measured_once(
+    tiny_bundle: Path, span_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(local, "Tagger", Tagger)
+    monkeypatch.setenv("PENCHANT_CACHE", str(tmp_path))
     monkeypatch.setattr(precision, "matmul_gflops", partial(precision.matmul_gflops, seconds=0.01, size=64))
-    first, second = load_taggers([tiny_bundle, span_bundle])
+    first, second = (each.backend for each in open_taggers([tiny_bundle, span_bundle], "torch", Parts(tmp_path / "tags.csv", first=True)))
+    assert isinstance(first, TorchBackend)
+    assert isinstance(second, TorchBackend)
     assert "multiplies" in first.why
     assert (second.precision, second.why) == (first.precision, f"{first.precision} as asked")
 
@@ -212,7 +219,7 @@ def test_all_bundles_run_in_the_precision_measured_once(tiny_bundle: Path, span_
 def test_each_distinct_text_is_tagged_once_across_chunks(
     tiny_bundle: Path, tmp_path: Path, tagged_texts: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "CHUNK_TEXTS", 2)
+    monkeypatch.setattr(local, "PART_TEXTS", 2)
     texts = ["run", "cat", "run", "oven", " run ", "<b>cat</b>", "bread", "flour", "cat"]  # white space and markup are no difference
     counts = tag_file([tiny_bundle], write_rows(tmp_path / "texts.jsonl", [{"text": text} for text in texts]), tmp_path / "tags.csv")
     assert tagged_texts == [["run", "cat"], ["oven", "bread"], ["flour"]]
@@ -256,8 +263,12 @@ def test_broken_and_empty_rows_are_counted_and_the_rest_is_tagged(
     source.write_text("\n".join(lines))
     with caplog.at_level("WARNING"):
         counts = tag_file([tiny_bundle], source, tmp_path / "tags.csv")
-    assert counts == {"rows": 8, "texts": 3, "tags": 2, "untagged_texts": 1, "rows_without_text": 2, "broken_rows": 3}
-    assert [f"texts.jsonl:{place}: " in each for place, each in zip((2, 4, 6), caplog.messages, strict=True)] == [True] * 3
+    assert counts == {"rows": 8, "texts": 3, "tags": 2, "untagged_texts": 1, "rows_without_text": 2, "broken_rows": 3, "cached": 0}
+    assert [f"texts.jsonl:{place}: " in each for place, each in zip((2, 4, 6), caplog.messages[:3], strict=True)] == [True] * 3
+    with (tmp_path / "tags.csv.rejects.csv").open(newline="") as stream:
+        rejects = list(csv.DictReader(stream))
+    assert [(row["file"], row["row"]) for row in rejects] == [(str(source), place) for place in ("2", "4", "6")]
+    assert "not a JSON object" in rejects[2]["reason"]
 
 
 @pytest.mark.parametrize(
@@ -294,20 +305,25 @@ def test_an_interrupted_run_leaves_the_earlier_output_as_it_was(
     source = write_rows(tmp_path / "texts.csv", [{"text": text} for text in ("run", "cat", "oven", "flour")])
     output = tmp_path / f"tags{suffix}"
     tag_file([tiny_bundle], source, output)
-    before, tag, calls = everything_in(tmp_path), Tagger.tag, []
+    before, tags, prepare, calls = everything_in(tmp_path), read_tags(output), Tagger.prepare, []
 
-    def fails_in_the_second_chunk(self: Tagger, keys: Sequence[str], *more: Any) -> pa.Table:
-        calls.append(keys)
+    def fails_in_the_second_part(self: Tagger, texts: Sequence[str]) -> Prepared:
+        calls.append(texts)
         if len(calls) == 2:
             raise failure
-        return tag(self, keys, *more)
+        return prepare(self, texts)
 
-    monkeypatch.setattr(local, "CHUNK_TEXTS", 2)
-    monkeypatch.setattr(Tagger, "tag", fails_in_the_second_chunk)
+    monkeypatch.setattr(local, "PART_TEXTS", 2)
+    monkeypatch.setattr(Tagger, "prepare", fails_in_the_second_part)
     with pytest.raises(failure):
         tag_file([tiny_bundle], source, output)
     assert len(calls) == 2
-    assert everything_in(tmp_path) == before
+    left = everything_in(tmp_path)
+    assert {name: left[name] for name in before} == before
+    assert {Path(name).parts[0] for name in left if name not in before} <= {f".tags{suffix}.parts"}
+    tag_file([tiny_bundle], source, output)
+    assert everything_in(tmp_path).keys() == before.keys()
+    assert read_tags(output) == tags
 
 
 @pytest.mark.parametrize(

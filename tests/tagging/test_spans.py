@@ -13,9 +13,11 @@ from penchant.tagging.spans import (
     character_tags,
     classes,
     decode,
+    leaders,
     normal_form,
     raw_character_tags,
     recalibrated,
+    taught,
     units,
 )
 
@@ -62,6 +64,37 @@ def test_classes_are_of_the_units_that_lie_at_least_half_in_a_span() -> None:
     spans = [Span(4, 8, "brand"), Span(13, 21, "place")]  # "Nike" of "Nikes"
     assert classes(spans, parts, DIMENSIONS) == [0, 1, 0, 3, 4]
     assert classes([Span(4, 6, "brand")], parts, DIMENSIONS) == [0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces", "expected"),
+    [
+        ("see http://t.co", ["see", "http", ":", "/", "/", "t", ".", "co"], ["see", *["http"] * 7]),
+        ("@ann it's", ["@", "ann", "it", "'", "s"], ["@", "@", "it", "it", "it"]),
+        ('("Nike," x', ["(", '"', "Nike", ",", '"', "x"], ["(", '"', "Nike", "Nike", "Nike", "x"]),  # a bracket leads nothing
+        ("小米9Pro a", ["小米", "9", "Pro", "a"], ["小米", "9Pro", "a"]),
+        ("Nike鞋", ["Nike", "鞋"], ["Nike", "鞋"]),
+    ],
+)
+def test_what_stands_between_blanks_is_led_by_its_first_unit(text: str, pieces: list[str], expected: list[str]) -> None:
+    parts = units(text, offsets(text, pieces))
+    assert [text[parts[n].start : parts[n].end] for n in leaders(text, parts)] == expected
+
+
+def test_fragments_outside_of_spans_teach_nothing() -> None:
+    text = "@ann likes Nike, says t.co/x"
+    parts = units(text, offsets(text, ["@", "ann", "likes", "Nike", ",", "says", "t", ".", "co", "/", "x"]))
+    chosen = classes([Span(11, 15, "brand")], parts, DIMENSIONS)
+    assert chosen == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]
+    #                               @     ann    likes Nike  ,     says  t     .      co     /      x
+    assert taught(text, parts, chosen) == [True, False, True, True, True, True, True, False, False, False, False]
+
+
+def test_a_fragment_is_no_span_where_the_word_or_name_that_leads_it_is_none() -> None:
+    text = "@ann t.co #nike A&B"
+    parts = units(text, offsets(text, ["@", "ann", "t", ".", "co", "#", "nike", "A", "&", "B"]))
+    found = decode(text, one_hot([0, 1, 0, 0, 1, 0, 1, 1, 2, 2]), parts, DIMENSIONS, [0.5, 0.5])
+    assert [text[each.start : each.end] for each in found] == ["nike", "A&B"]
 
 
 def one_hot(chosen: list[int]) -> np.ndarray:

@@ -13,16 +13,18 @@ from penchant import taxonomy as taxonomies
 from penchant.errors import DataError
 from penchant.files import file_digest
 from penchant.records import TAGS
+from penchant.tagging.backends import TorchBackend
 from penchant.tagging.bundle import SPAN_HEAD, SpanSpec, TaggerSpec, load_spec, save_spec, softmax
 from penchant.tagging.encoder import TaggerModel
 from penchant.tagging.spans import Span, bio
-from penchant.tagging.tagger import BATCH_TOKENS, Tagger, length_batches
+from penchant.tagging.tagger import Tagger, length_batches
 from tests.conftest import WORDS, write_model
 
 TEXTS = ["run in the rain", "a cat and bread", "my parcel", "", "😀 \u202eoven", "trail " * 500]
 EXPECTED = [{"sports.running"}, {"pets.cats", "food.baking"}, set(), set(), {"food.baking"}, {"sports.running"}]
 
 
+BATCH_TOKENS = 512
 DIMENSIONS = ("brand", "product", "place")
 CLASSES = bio(DIMENSIONS)
 BY_CLASS = {
@@ -146,7 +148,7 @@ def test_progress_is_told_of_every_text(tagger: Tagger) -> None:
 
 @pytest.mark.parametrize("lengths", [[], [5], [BATCH_TOKENS * 2], [3, 900, 17, 64, 64, 1, 2000, 8] * 40])
 def test_length_batches_hold_every_text_once_within_the_budget(lengths: list[int]) -> None:
-    batches = length_batches(lengths)
+    batches = length_batches(lengths, BATCH_TOKENS)
     assert sorted(n for batch in batches for n in batch) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(lengths[n] for n in batch) <= BATCH_TOKENS
@@ -159,10 +161,17 @@ def test_transformers_pipeline_loads_the_bundle_unchanged(tiny_bundle: Path, tag
     assert found == pytest.approx(ours, abs=1e-5)
 
 
-def test_precision_measurement_names_a_format_this_machine_can_use(tiny_bundle: Path) -> None:
+def test_precision_is_measured_once_and_is_a_format_this_machine_can_use(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENCHANT_CACHE", str(tmp_path))
     measured = Tagger(tiny_bundle)
-    assert measured.precision in {"no", "bf16"}
-    assert f"{measured.device.type} multiplies" in measured.why
+    assert isinstance(measured.backend, TorchBackend)
+    assert measured.backend.precision in {"no", "bf16"}
+    assert f"{measured.backend.device.type} multiplies" in measured.backend.why
+    again = Tagger(tiny_bundle).backend
+    assert isinstance(again, TorchBackend)
+    assert (again.precision, again.why) == (measured.backend.precision, f"{again.precision}, as measured on this machine before")
     np.testing.assert_allclose(measured.score(TEXTS)[0], Tagger(tiny_bundle, "no").score(TEXTS)[0], atol=0.05)
     assert torch.is_inference_mode_enabled() is False
 
@@ -250,8 +259,9 @@ def test_progress_of_long_texts_counts_each_once(span_tagger: Tagger) -> None:
 def test_transformers_pipeline_reads_the_spans_of_the_bundle_as_we_do(span_bundle: Path, span_tagger: Tagger) -> None:
     text = "my Nike Air Max 在 北京, SHOES"
     stock = pipeline("token-classification", model=str(span_bundle), ignore_labels=[], device="cpu")(text)
-    windows, (offsets,) = span_tagger.reader.read([text])
-    [(_, interests, pieces)] = list(span_tagger.run(windows, lambda _: None))
+    prepared = span_tagger.prepare([text])
+    windows, (offsets,) = prepared.windows, prepared.offsets
+    [(interests, pieces)] = span_tagger.run(prepared)
     assert interests is None
     assert pieces is not None
     ours = softmax(pieces[0][1:-1], 1.0)

@@ -17,7 +17,7 @@ from penchant.training.settings import TrainSettings
 from tests.figures import LABELS, figures
 
 TASKS = ("interests", "spans", "both")
-SETTINGS = {"model": "bert-base-cased", "train": "data/train.jsonl", "test": "data/held-out.jsonl", "output": "runs/both"}
+SETTINGS: dict[str, Any] = {"model": "bert-base-cased", "train": "data/train.jsonl", "test": "data/held-out.jsonl", "output": "runs/both"}
 
 
 def spec_of(task: str, taxonomy: Path) -> TaggerSpec:
@@ -106,6 +106,26 @@ def test_people_read_what_it_is_and_what_it_was_trained_on(tiny_taxonomy: Path) 
     assert "the second head in `span_head.safetensors`" in text
     assert "span_head" not in "\n".join(lines["spans"])
     assert '`transformers.pipeline("token-classification")` loads this folder' in "\n".join(lines["spans"])
+
+
+@pytest.mark.parametrize(("model", "begun"), [("bert-base-cased", "as `bert-base-cased`"), ("src", "with its teacher's weights")])
+def test_people_read_whose_student_it_is(tiny_taxonomy: Path, monkeypatch: pytest.MonkeyPatch, root: Path, model: str, begun: str) -> None:
+    monkeypatch.chdir(root)  # where `src` is a folder, as a bundle is
+    monkeypatch.setitem(SETTINGS, "model", model)
+    monkeypatch.setitem(SETTINGS, "teacher", "src")
+    student = {"teacher": "0123456789abcdef", "layers": 3, "texts": 7234, "unlabelled": 6000}
+    text = card("interests", tiny_taxonomy, student=student)
+    assert (
+        f"A student with 3 layers of the bundle `0123456789abcdef`, begun {begun} and taught by Penchant {__version__} its teacher's"
+        " answers to 7,234 texts: 1,234 labelled ones (train.jsonl), thresholds and calibration on" in text
+    )
+
+
+def test_people_read_of_layers_left_out(tiny_taxonomy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SETTINGS, "layers", 6)
+    assert f"Fine-tuned from `bert-base-cased` with 6 of its layers by Penchant {__version__} on 1,234 texts" in card(
+        "interests", tiny_taxonomy
+    )
 
 
 def table(text: str) -> list[list[str]]:

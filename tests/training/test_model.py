@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from penchant.tagging.encoder import load_model
 from penchant.tagging.spans import Span
 from penchant.training.batches import IGNORED
 from penchant.training.data import Corpus, Labelled
@@ -43,8 +44,8 @@ def test_the_head_alone_gives_the_model_s_logits_where_it_is_known(architecture:
             torch.testing.assert_close(head_logits(model, first), model(tokens, torch.ones_like(tokens)).logits)
 
 
-@pytest.mark.parametrize("task", ["interests", "both"])
-def test_the_probe_fits_the_head_of_interests_and_leaves_the_rest(task: str, tiny_bundle: Path) -> None:
+@pytest.mark.parametrize(("task", "bf16"), [("interests", False), ("both", False), ("interests", True)])
+def test_the_probe_fits_the_head_of_interests_and_leaves_the_rest(task: str, bf16: bool, tiny_bundle: Path) -> None:
     targets = np.eye(3, dtype=int)[[0, 1, 2, 0] * 8]
     model = build_model(settings(model=str(tiny_bundle), task=task), corpus(targets.tolist()))
     batch = {
@@ -62,7 +63,8 @@ def test_the_probe_fits_the_head_of_interests_and_leaves_the_rest(task: str, tin
             return float(interest_loss(found, batch["labels"], torch.ones(len(targets)), settings()))
 
     at_first = loss()
-    probe(model, [batch, batch], settings(probe_epochs=30, batch_size=8, head_learning_rate=0.01))
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=bf16)
+    probe(model, [batch, batch], settings(probe_epochs=30, batch_size=8, head_learning_rate=0.01), autocast)
     assert loss() < 0.5 * at_first
     moved = {name for name, each in model.named_parameters() if not torch.equal(each, before[name])}
     assert moved == {
@@ -109,6 +111,13 @@ def test_dropout_is_that_of_the_settings_or_the_checkpoint(task: str, given: flo
     assert set(found.values()) == {expected}
     assert {"stock.dropout", "stock.bert.embeddings.dropout"} <= set(found)
     assert model.stock.config.attention_probs_dropout_prob == 0.1
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 0.1), (0.35, 0.35)])
+def test_dropout_is_set_in_a_trained_bundle_too(given: float | None, expected: float, tiny_bundle: Path) -> None:
+    model = build_model(settings(model=str(tiny_bundle), dropout=given), corpus([[1, 0, 0], [0, 1, 1]]))
+    assert model.dropout.p == model.stock.dropout.p == model.stock.bert.embeddings.dropout.p == expected
+    assert torch.equal(model.stock.classifier.weight, load_model(tiny_bundle, "interests").stock.classifier.weight)
 
 
 def test_losses_of_interests_by_hand() -> None:

@@ -10,6 +10,9 @@ from pydantic import Field, field_validator, model_validator
 
 from penchant.config import Settings, load, suggestion
 
+EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
+"""Times before this are mistakes, such as the 0 of a clock that was never set."""
+
 
 class Column(Settings):
     """Where one field of the contract comes from. A bare text in the mapping is short for `column`."""
@@ -126,7 +129,7 @@ class Mapping(Settings):
     """IANA name; of times without an offset."""
     phone_region: str | None = "US"
     """ISO 3166 alpha-2: where phone numbers without a country code are dialled, for masking."""
-    earliest: datetime = datetime(1990, 1, 1, tzinfo=UTC)
+    earliest: datetime = EARLIEST
     """Events before are rejected: a clock that says 1970 was never set."""
     latest: datetime | None = None
     """Events after are rejected; absent: a day after the moment of the run."""

@@ -13,10 +13,9 @@ import ibis.expr.types as ir
 from penchant.errors import DataError
 from penchant.ingest.convert import to_text
 from penchant.ingest.readers import BadRow, rows
-from penchant.profiles.fold import contributions, masses_over_time
+from penchant.profiles.fold import masses_over_time
 from penchant.profiles.policy import Policy
-from penchant.profiles.snapshot import connect, load, read_inputs
-from penchant.taxonomy import Taxonomy
+from penchant.profiles.snapshot import load
 
 TOP = 3
 
@@ -118,13 +117,9 @@ def days_to_follow(rows: ir.Table, policy: Policy, truth: dict[str, Planted], ho
     return result
 
 
-def evaluate(
-    events: Path, tags: Path, policy: Policy | None, taxonomy: Path | Taxonomy | None, profiles: Path, truth: Path
-) -> dict[str, Any]:
-    """`precision_recall` of a snapshot and `days_to_follow` from the events behind it, by the snapshot's policy unless another is given."""
+def evaluate(profiles: Path | str, truth: Path) -> dict[str, Any]:
+    """`precision_recall` of profiles, and `days_to_follow` from the events they keep."""
     planted = load_truth(truth)
     snapshot = load(profiles)
-    policy = policy or snapshot.policy
-    event_rows, tag_rows, nodes, _ = read_inputs(connect(), events, tags, taxonomy)
-    followed = days_to_follow(contributions(event_rows, tag_rows, policy, nodes), policy, planted)
+    followed = days_to_follow(snapshot.contributions(), snapshot.policy, planted)
     return precision_recall(snapshot.profiles, planted) | {"after_a_change": followed}

@@ -1,6 +1,8 @@
 """What an event is worth and how fast it fades; see configs/policy.yaml for a complete example."""
 
-from pydantic import Field, field_validator
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
 
 from penchant.config import Settings
 from penchant.files import fingerprint
@@ -21,10 +23,12 @@ ACTION_WEIGHTS = {
 
 
 class Policy(Settings):
-    """The settings of the profile arithmetic. Snapshots carry its fingerprint."""
+    """The settings of the profile arithmetic. Profiles carry its fingerprint, and are updated under it alone."""
 
     half_life_days: dict[str, float] = Field({"recent": 7.0, "lasting": 90.0}, min_length=2, max_length=2)
     """Days after which an event counts half, per horizon: the short one (`recent`) first, then the one weights are shown on (`lasting`)."""
+    dimension_half_life_days: dict[str, dict[str, float]] = {}
+    """Half-lives of a dimension's own, such as `{brand: {lasting: 180}}`; its other horizons keep those above."""
     source_weights: dict[str, float] = {}
     """How much a source's events count; 1 where a source isn't named."""
     action_weights: dict[str, float] = ACTION_WEIGHTS
@@ -36,7 +40,17 @@ class Policy(Settings):
     shrinkage: float = Field(5.0, gt=0)
     """κ: how much mass the population's shares weigh in everybody's weights."""
     evidence_kept: int = Field(5, ge=1, le=100)
-    """Events kept per user and value to explain its weight."""
+    """Events listed per user and value to explain its weight, strongest first; the others stay among the kept events."""
+    daily_ceiling: float | None = Field(None, gt=0)
+    """Most |contribution| that one user's events of one day (UTC) add to one value, in the unit of mass, against bots: what is above is scaled down. None: no ceiling."""
+    deduplication_days: float = Field(90.0, gt=0)
+    """An event id that comes back changes nothing if the first one occurred within this many days of it."""
+    habits: bool = False
+    """Whether profiles hold consumption habits too: hours, weekdays, sources, actions, spending."""
+    habit_utc_offset_hours: float = Field(0.0, ge=-12, le=14)
+    """Hours from UTC to the clock that hours and weekdays are read from; a zone's summer time is not followed."""
+    spend_actions: dict[str, Literal[1, -1]] = {"purchase": 1, "refund": -1}
+    """Actions whose amount is money spent (1) or given back (-1)."""
     allowed_sensitive: tuple[str, ...] = ()
     """Sensitive interests that may enter profiles after all, which is logged; inferred, they are special-category data (GDPR art. 9)."""
 
@@ -55,6 +69,18 @@ class Policy(Settings):
                 raise ValueError(f"half-life {name!r}: {days}: expected a plain name and more than 0 days")
         return value
 
+    @model_validator(mode="after")
+    def known_horizons(self) -> Self:
+        """A dimension has half-lives for horizons that there are."""
+        for dimension, days in self.dimension_half_life_days.items():
+            for name, half_life in days.items():
+                if name not in self.half_life_days or half_life <= 0:
+                    raise ValueError(
+                        f"dimension_half_life_days: {dimension}.{name}: {half_life}: "
+                        f"expected more than 0 days for {' or '.join(self.half_life_days)}"
+                    )
+        return self
+
     @field_validator("rating_factors")
     @classmethod
     def complete(cls, value: dict[int, float]) -> dict[int, float]:
@@ -68,6 +94,11 @@ class Policy(Settings):
         """Names of the short and the long horizon."""
         short, long = self.half_life_days
         return short, long
+
+    def half_lives(self, horizon: str) -> tuple[float, dict[str, float]]:
+        """Days after which an event counts half on a horizon, and those of dimensions with their own."""
+        own = {dimension: days[horizon] for dimension, days in self.dimension_half_life_days.items() if horizon in days}
+        return self.half_life_days[horizon], own
 
     @property
     def fingerprint(self) -> str:

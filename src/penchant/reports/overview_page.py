@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ibis
 from markupsafe import Markup
 from pydantic import Field
 
@@ -17,8 +18,8 @@ from penchant.files import read_json
 from penchant.ingest.convert import as_labels
 from penchant.ingest.readers import BadRow, Row, rows
 from penchant.profiles.evaluate import Planted, evaluate, load_truth
-from penchant.profiles.fold import contributions, masses_over_time
-from penchant.profiles.snapshot import Snapshot, connect, load, read_inputs, user_profile
+from penchant.profiles.fold import masses_over_time
+from penchant.profiles.snapshot import Snapshot, load, user_profile
 from penchant.profiles.view import by_dimension, heading
 from penchant.reports import pictures
 from penchant.reports.page import render
@@ -59,10 +60,8 @@ class ReportSettings(Settings):
     """`report.json` of the training run."""
     events: Path
     """Folder that `penchant ingest` wrote."""
-    tags: Path
-    """File that `penchant tag` wrote."""
     profiles: Path
-    """Folder that `penchant profile build` wrote."""
+    """Store that `penchant profile build` wrote."""
     truth: Path | None = None
     """Planted truth, where there is one."""
     users: tuple[str, ...] = ()
@@ -86,7 +85,7 @@ def overview_page(settings: ReportSettings) -> str:
     truth = load_truth(settings.truth) if settings.truth is not None else {}
     measured = None
     if settings.truth is not None:
-        measured = evaluate(settings.events, settings.tags, snapshot.policy, taxonomy, settings.profiles, settings.truth)
+        measured = evaluate(settings.profiles, settings.truth)
     if language is not None:
         figures["labels"] = {
             label: taxonomy.label(label, language) if label in taxonomy.by_id else name for label, name in figures["labels"].items()
@@ -151,10 +150,8 @@ def rejects(path: Path) -> dict[str, Any]:
 def users(settings: ReportSettings, snapshot: Snapshot, truth: dict[str, Planted]) -> list[dict[str, Any]]:
     """The chosen users with their attributes, and a picture of how their interests changed."""
     chosen = {user: user_profile(snapshot, user, settings.language) for user in list(settings.users) or choose(snapshot, truth)}
-    events, tags, taxonomy, _ = read_inputs(connect(), settings.events, settings.tags, snapshot.taxonomy)
-    worth = contributions(events, tags, snapshot.policy, taxonomy).filter(
-        lambda row: row.user_id.isin(list(chosen)) & (row.dimension == "interest")
-    )
+    worth = snapshot.contributions(ibis.memtable({"user_id": list(chosen)}, schema={"user_id": "string"}))
+    worth = worth.filter(worth.dimension == "interest")
     first = worth.occurred_at.min().to_pyarrow().as_py()
     days = [first + n * (snapshot.as_of - first) / POINTS for n in range(1, POINTS + 1)] if first is not None else []
     days = [day.replace(microsecond=0) + timedelta(seconds=1) for day in days]

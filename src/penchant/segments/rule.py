@@ -29,7 +29,7 @@ class Rule(Settings):
     min_weight: float | None = Field(None, ge=0, le=1)
     """Least weight, 0 to 1, summed over the interest and what lies below it."""
     seen_within_days: float | None = Field(None, gt=0)
-    """Days back from the snapshot's instant in which the last event has to lie."""
+    """Days back from the snapshot's instant in which the last event in favour of the interest has to lie."""
     sources: tuple[str, ...] | None = Field(None, min_length=1)
     """Sources of which at least one has to have contributed."""
 
@@ -145,7 +145,7 @@ def holds(rule: Rule, rows: ir.Table, snapshot: Snapshot) -> ir.BooleanScalar:
     if rule.min_weight is not None:
         result &= rows.weight.sum(where=matching).fill_null(0.0) >= rule.min_weight
     if rule.seen_within_days is not None:
-        result &= (matching & (days_before(snapshot.as_of, rows.last_at) <= rule.seen_within_days)).any()
+        result &= (matching & (days_before(snapshot.as_of, rows.last_positive_at) <= rule.seen_within_days)).any()
     if rule.sources is not None:
         from_source = reduce(or_, (rows.sources.contains(each) for each in rule.sources))
         result &= (matching & from_source).any()

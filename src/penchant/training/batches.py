@@ -1,4 +1,4 @@
-"""Splits as the loop takes them: read in windows, batched by length."""
+"""Splits as the loop takes them: read in windows, batched by length; and what a model makes of one."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,15 +8,20 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from torch.utils.data import Sampler
+from accelerate import Accelerator
+from torch.utils.data import DataLoader, Sampler
 
+from penchant.progress import Advance
 from penchant.tagging.bundle import Floats
 from penchant.tagging.encoder import Reader, Window
-from penchant.tagging.spans import Unit, classes, units
+from penchant.tagging.spans import Span, Unit, classes, taught, units
 from penchant.training.data import Labelled
 
 IGNORED = -100
-"""Class of a piece that no loss is computed on: all but the first of a unit."""
+"""Class of a piece that no loss is computed on: all but the first of a unit, and fragments that teach nothing."""
+
+
+EVALUATION_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,14 @@ class Prepared:
     """Per text; empty where spans aren't learned."""
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """A split to predict on: its windows, and batches of them shared out over the processes."""
+
+    prepared: Prepared
+    loader: Any
+
+
 def prepare(split: Labelled, reader: Reader, dimensions: Sequence[str]) -> Prepared:
     """Read a split; `dimensions` are those of the spans to learn, if any."""
     windows, offsets = reader.read(split.texts)
@@ -46,16 +59,19 @@ def prepare(split: Labelled, reader: Reader, dimensions: Sequence[str]) -> Prepa
         columns["token_type_ids"] = [each.token_type_ids for each in windows]
     parts = [units(text, each) for text, each in zip(split.texts, offsets, strict=True)] if dimensions else [[] for _ in split.texts]
     if dimensions:
-        by_piece = [
-            dict(zip((unit.piece for unit in own), classes(spans, own, dimensions), strict=True))
-            for spans, own in zip(split.spans, parts, strict=True)
-        ]
+        by_piece = [pieces_taught(*each, dimensions) for each in zip(split.texts, split.spans, parts, strict=True)]
         columns["classes"] = [piece_classes(each, by_piece[each.text], reader) for each in windows]
     return Prepared(datasets.Dataset.from_dict(columns), windows, parts)
 
 
+def pieces_taught(text: str, spans: Sequence[Span], parts: Sequence[Unit], dimensions: Sequence[str]) -> dict[int, int]:
+    """The class of each piece of a text that one is learned from."""
+    chosen = classes(spans, parts, dimensions)
+    return {unit.piece: chosen[n] for n, (unit, counts) in enumerate(zip(parts, taught(text, parts, chosen), strict=True)) if counts}
+
+
 def piece_classes(window: Window, by_piece: Mapping[int, int], reader: Reader) -> list[int]:
-    """The class of each piece of a window, `IGNORED` for special ones and all but the first of a unit."""
+    """The class of each piece of a window, `IGNORED` for special ones and those no class is learned from."""
     own = range(window.first, window.first + reader.content(window.input_ids))
     classes_of_own = [by_piece.get(piece, IGNORED) for piece in own]
     after = len(window.input_ids) - reader.lead - len(classes_of_own)
@@ -127,3 +143,48 @@ def inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def longest_first(lengths: Sequence[int]) -> list[int]:
     """Places by falling length, for batches without padding to speak of."""
     return [int(n) for n in np.argsort([-each for each in lengths], kind="stable")]
+
+
+def unheard(count: int) -> None:
+    """Progress nobody asked for."""
+
+
+def evaluation(accelerator: Accelerator, reader: Reader, split: Labelled, dimensions: tuple[str, ...]) -> Evaluation:
+    """A split in batches, longest windows first, shared out over the processes."""
+    prepared = prepare(split, reader, dimensions)
+    rows = prepared.rows.select(longest_first([len(each.input_ids) for each in prepared.windows]))
+    loader = DataLoader(
+        rows,
+        batch_size=EVALUATION_BATCH * accelerator.num_processes,
+        collate_fn=Collate(reader.tokenizer.pad_token_id),
+        generator=torch.Generator(),
+    )
+    return Evaluation(prepared, accelerator.prepare(loader))
+
+
+def predict(
+    accelerator: Accelerator, model: Any, split: Evaluation, reader: Reader, labels: int, advance: Advance = unheard
+) -> tuple[Floats, list[Floats]]:
+    """Logits of a split's texts and of their units, on every process, in the split's order; `advance` is told of every batch's windows.
+
+    Rows that fill up the last batch so that every process has one are not counted.
+    *Shape:* (texts, labels), and per text (units, classes).
+    """
+    model.eval()
+    interests: Floats = np.empty((len(split.prepared.units), labels))
+    pieces: list[Any] = [None] * len(split.prepared.windows)
+    with torch.no_grad(), accelerator.autocast():  # inference tensors would break training in shards
+        for batch in split.loader:
+            of_texts, of_pieces = model(**inputs(batch))
+            index = accelerator.gather_for_metrics(batch["index"]).tolist()
+            windows = [split.prepared.windows[n] for n in index]
+            if of_texts is not None:
+                for window, row in zip(windows, accelerator.gather_for_metrics(of_texts.contiguous()).double().cpu().numpy(), strict=True):
+                    if window.first == 0:
+                        interests[window.text] = row
+            if of_pieces is not None:
+                padded = accelerator.pad_across_processes(of_pieces, dim=1)
+                for n, window, row in zip(index, windows, accelerator.gather_for_metrics(padded).double().cpu().numpy(), strict=True):
+                    pieces[n] = row[: len(window.input_ids)]
+            advance(len(index))
+    return interests, unit_logits(split.prepared, pieces, reader) if reader.stride is not None else []

@@ -72,7 +72,7 @@ def text(settings: TrainSettings, figures: dict[str, Any], spec: TaggerSpec, pip
     lines = [
         f"# Tagger {finds}",
         "",
-        f"Fine-tuned from `{base_model(settings.model) or Path(settings.model).name}` by Penchant {__version__} on {figures['rows']['train']:,} texts ({', '.join(path.name for path in settings.train)}), thresholds and calibration on {figures['rows']['validation']:,} more; bundle `{spec.fingerprint}`.",
+        f"{learned(settings, figures)}, thresholds and calibration on {figures['rows']['validation']:,} more; bundle `{spec.fingerprint}`.",
         f'`transformers.pipeline("{pipeline}")` loads this folder; `penchant tag --bundle` also applies the calibration, the',
         "thresholds and the way of reading long texts in `tagger.json`"
         + (", and the second head in `span_head.safetensors`." if spec.task == "both" else "."),
@@ -104,6 +104,23 @@ def text(settings: TrainSettings, figures: dict[str, Any], spec: TaggerSpec, pip
         [] if flagged else ["No slice of at least 30 test texts (kind, language, length, user group) is significantly worse than the rest."]
     )
     return "\n".join([*lines, ""])
+
+
+def learned(settings: TrainSettings, figures: dict[str, Any]) -> str:
+    """What the bundle was made from: a checkpoint and labelled texts, or for a student also a teacher."""
+    start = f"`{base_model(settings.model) or Path(settings.model).name}`"
+    files = ", ".join(path.name for path in settings.train)
+    student = figures.get("student")
+    if student is None or settings.teacher is None:
+        kept = f" with {settings.layers} of its layers" if settings.layers is not None else ""
+        return f"Fine-tuned from {start}{kept} by Penchant {__version__} on {figures['rows']['train']:,} texts ({files})"
+    layers = f" with {student['layers']} layers" if student["layers"] is not None else ""
+    begun = "with its teacher's weights" if Path(resolve(settings.model)).resolve() == settings.teacher.resolve() else f"as {start}"
+    others = ", ".join(path.name for path in settings.unlabelled or ())
+    texts = f"{figures['rows']['train']:,} labelled ones ({files})" + (
+        f" and {student['unlabelled']:,} others ({others})" if others else ""
+    )
+    return f"A student{layers} of the bundle `{student['teacher']}`, begun {begun} and taught by Penchant {__version__} its teacher's answers to {student['texts']:,} texts: {texts}"
 
 
 def row(name: str, figures: dict[str, float], interval: tuple[float, float] | None) -> str:

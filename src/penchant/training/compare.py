@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from penchant.errors import ConfigError, DataError, problems
+from penchant.tagging.backends import own_device
 from penchant.tagging.bundle import decide
+from penchant.tagging.precision import measured_precision
 from penchant.tagging.tagger import Tagger
 from penchant.training.data import Labelled, encode, read_labelled, wrong_labels
 from penchant.training.metrics import decision_counts, paired_test
@@ -24,8 +26,8 @@ def compare(
 
     Raises `ConfigError` where the bundles have nothing in common to be compared by, `DataError` for labels they don't know.
     """
-    taggers = [Tagger(one)]
-    taggers.append(Tagger(other, taggers[0].precision))
+    precision, _ = measured_precision(own_device())
+    taggers = [Tagger(each, precision, "torch") for each in (one, other)]
     tasks = {each.spec.task for each in taggers}
     if tasks == {"interests", "spans"}:
         raise ConfigError(f"{one} finds {taggers[0].spec.task}, {other} {taggers[1].spec.task}: nothing to compare")

@@ -26,7 +26,7 @@ from penchant.taxonomy import Taxonomy
 from penchant.training.settings import TrainSettings, shown
 
 log = logging.getLogger(__name__)
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test", "unlabelled")
 ABOUT = ("kind", "language", "user_group", "group", "time")
 
 
@@ -34,7 +34,7 @@ ABOUT = ("kind", "language", "user_group", "group", "time")
 class Labelled:
     """One split.
 
-    `targets` *Shape:* (texts, labels), 0 or 1. `about` holds a value per text for each of `ABOUT` that the rows have, and its `length`.
+    `targets` *Shape:* (texts, labels), 0 or 1, or a teacher's probabilities. `about` holds a value per text for each of `ABOUT` that the rows have, and its `length`.
     """
 
     texts: list[str]
@@ -73,6 +73,8 @@ class Corpus:
     train: Labelled
     validation: Labelled
     test: Labelled
+    unlabelled: Labelled | None = None
+    """Texts that a teacher labels; until then they have no label and no span."""
 
     def name(self, label: str) -> str:
         """What people read for a label."""
@@ -102,7 +104,7 @@ def read_splits(settings: TrainSettings) -> tuple[Taxonomy | None, tuple[str, ..
         raw[name] = []
         for path in files:
             try:
-                found, wrong = read_labelled(path, settings)
+                found, wrong = read_unlabelled(path, settings) if name == "unlabelled" else read_labelled(path, settings)
             except DataError as error:  # damaged as a whole
                 found, wrong = [], [str(error)]
             raw[name] += found
@@ -121,13 +123,13 @@ def read_splits(settings: TrainSettings) -> tuple[Taxonomy | None, tuple[str, ..
     dimensions = tuple(dict.fromkeys(names.values()))
     if "interest" in dimensions:
         mistakes.append("dimensions: spans can't be of dimension 'interest', which is that of the interests")
-    mistakes += wrong_start(settings, labels, dimensions)
+    mistakes += wrong_start(settings, labels, dimensions) + wrong_teacher(settings, labels, dimensions)
     if raw["train"]:
         mistakes += unlearnable(settings, raw["train"], labels, names)
     for name in paths:  # last, as they may be many; where no type of span is known, each would be unknown
         mistakes += wrong_labels(raw[name], labels if settings.task != "spans" else None, names or None)
     if mistakes:
-        raise DataError(problems("training data", mistakes))
+        raise DataError(problems("training data", list(dict.fromkeys(mistakes))))  # model and teacher may be one damaged bundle
     return taxonomy, labels, dimensions, {name: encode(found, labels, names) for name, found in raw.items()}
 
 
@@ -213,6 +215,29 @@ def wrong_start(settings: TrainSettings, labels: tuple[str, ...], dimensions: tu
     return mistakes
 
 
+def wrong_teacher(settings: TrainSettings, labels: tuple[str, ...], dimensions: tuple[str, ...]) -> list[str]:
+    """Why the teacher can't teach this run: no bundle, damaged, or one that answers something else."""
+    if settings.teacher is None:
+        return []
+    try:
+        spec = load_spec(settings.teacher)
+    except PenchantError as error:
+        return [str(error)]
+    if spec.task not in (settings.task, "both"):
+        return [f"teacher {settings.teacher}: finds {spec.task} only, which doesn't teach task {settings.task}"]
+    mistakes = []
+    for known, wanted, what in (
+        (spec.labels, labels, "interests"),
+        (spec.spans.dimensions if spec.spans else (), dimensions, "dimensions"),
+    ):
+        other = sorted(set(known) ^ set(wanted)) if wanted else []
+        if other:
+            mistakes.append(
+                f"teacher {settings.teacher}: its {what} aren't those of the run, they differ in {', '.join(other[:5])}; take a bundle of the same"
+            )
+    return mistakes
+
+
 def read_labelled(path: Path, settings: TrainSettings) -> tuple[list[RawRow], list[str]]:
     """Rows with cleaned texts, and the mistakes found."""
     columns = settings.columns
@@ -221,7 +246,7 @@ def read_labelled(path: Path, settings: TrainSettings) -> tuple[list[RawRow], li
     needed += [columns.spans] if settings.task != "interests" else []
     found: list[RawRow] = []
     mistakes: list[str] = []
-    for number, row in conll(path, settings) if path.suffix == ".conll" else rows(path):
+    for number, row in records(path, settings):
         place = f"{path}:{number}"
         if isinstance(row, BadRow):
             mistakes.append(f"{place}: {row.reason}")
@@ -238,12 +263,41 @@ def read_labelled(path: Path, settings: TrainSettings) -> tuple[list[RawRow], li
     return found, mistakes
 
 
+def read_unlabelled(path: Path, settings: TrainSettings) -> tuple[list[RawRow], list[str]]:
+    """Rows with cleaned texts alone, and what is wrong with the file. Rows without a usable text are left out and counted."""
+    found: list[RawRow] = []
+    unusable = 0
+    for number, row in records(path, settings):
+        place = f"{path}:{number}"
+        if isinstance(row, BadRow):
+            unusable += 1
+            continue
+        if not found and settings.columns.text[0] not in row:
+            return [], [f"{place}: no column {settings.columns.text[0]!r}; it has {', '.join(map(repr, row))}"]
+        _, text = texts_of(row, settings)
+        found += [RawRow(place, text, [], (), {"kind": "text"})] if text else []
+        unusable += not text
+    if unusable:
+        log.warning("%s: %d rows are left out that have no usable text", path, unusable)
+    return found, []
+
+
+def records(path: Path, settings: TrainSettings) -> Iterator[tuple[int, Row | BadRow]]:
+    """Rows of a file with the line or row each stands at."""
+    return conll(path, settings) if path.suffix == ".conll" else rows(path)
+
+
+def texts_of(row: Row, settings: TrainSettings) -> tuple[list[str], str]:
+    """The text columns of a row as they are, and the one cleaned text that is read."""
+    parts = [str(row[name]) for name in settings.columns.text if row.get(name)]
+    tidy = [mask(clean(each)) for each in parts]
+    return parts, document(tidy[0], "\n".join(tidy[1:])) if tidy else ""
+
+
 def read_row(place: str, row: Row, settings: TrainSettings) -> tuple[RawRow | None, list[str]]:
     """One row, or what is wrong with it."""
     columns = settings.columns
-    parts = [str(row[name]) for name in columns.text if row.get(name)]
-    tidy = [mask(clean(each)) for each in parts]
-    text = document(tidy[0], "\n".join(tidy[1:])) if tidy else ""
+    parts, text = texts_of(row, settings)
     if not text and any(each.strip() for each in parts):
         log.warning("%s: left out, as cleaning leaves nothing of its text", place)
         return None, []

@@ -8,14 +8,15 @@ import numpy as np
 from penchant import __version__
 from penchant.files import file_digest, write_json, written_aside
 from penchant.reports.training_page import training_page, training_text
-from penchant.tagging.bundle import SPAN_HEAD, Floats, SpanSpec, TaggerSpec, decide, save_spec, scores, softmax
-from penchant.tagging.spans import classes
+from penchant.tagging.bundle import SPAN_HEAD, Floats, SpanSpec, TaggerSpec, decide, load_spec, save_spec, scores, softmax
+from penchant.tagging.spans import classes, taught
 from penchant.training import checkpoint
 from penchant.training.baselines import baseline_scores
+from penchant.training.batches import Evaluation, evaluation, predict
 from penchant.training.calibration import Calibration, fit_calibration, fit_curve, fit_thresholds, fit_token_temperature, reliability
 from penchant.training.card import model_card
 from penchant.training.data import Corpus, Labelled
-from penchant.training.loop import Evaluation, Trained, evaluation, predict
+from penchant.training.loop import Trained
 from penchant.training.measures import Judged, measure, measure_spans
 from penchant.training.settings import TrainSettings
 from penchant.training.spans import fit_span_thresholds, found_spans, stated_and_right
@@ -37,7 +38,7 @@ def finish(trained: Trained, settings: TrainSettings) -> dict[str, Any] | None:
         "history": trained.history,
         "seconds": trained.seconds,
         "penchant": __version__,
-    }
+    } | student_of(trained, settings)
     spec = TaggerSpec(
         max_length=settings.max_length,
         min_tags=settings.min_tags,
@@ -72,6 +73,21 @@ def finish(trained: Trained, settings: TrainSettings) -> dict[str, Any] | None:
         (aside / "report.html").write_text(training_page(figures), encoding="utf-8")
     checkpoint.finish(settings.output / "checkpoints", trained.name)
     return figures
+
+
+def student_of(trained: Trained, settings: TrainSettings) -> dict[str, Any]:
+    """What the report says of a student: its teacher's fingerprint, its layers, the texts it learned from and how many of them have no label of their own."""
+    if settings.teacher is None:
+        return {}
+    unlabelled = len(trained.corpus.unlabelled or ())
+    return {
+        "student": {
+            "teacher": load_spec(settings.teacher).fingerprint,
+            "layers": getattr(trained.model.stock.config, "num_hidden_layers", None),
+            "texts": len(trained.corpus.train) + unlabelled,
+            "unlabelled": unlabelled,
+        }
+    }
 
 
 def judge_interests(
@@ -110,10 +126,11 @@ def judge(validation: Floats, test: Floats, split: Labelled, settings: TrainSett
 
 def fit_spans(corpus: Corpus, settings: TrainSettings, logits: list[Floats], split: Evaluation) -> SpanSpec:
     """Temperature and thresholds of the spans on the validation rows. *Shape:* logits per text (units, classes)."""
-    true = np.concatenate(
-        [classes(spans, parts, corpus.dimensions) for spans, parts in zip(corpus.validation.spans, split.prepared.units, strict=True)]
-    )
-    temperature = fit_token_temperature(np.concatenate(logits), true.astype(int))
+    own = [classes(spans, parts, corpus.dimensions) for spans, parts in zip(corpus.validation.spans, split.prepared.units, strict=True)]
+    counted = np.concatenate(
+        [taught(text, parts, each) for text, parts, each in zip(corpus.validation.texts, split.prepared.units, own, strict=True)]
+    ).astype(bool)
+    temperature = fit_token_temperature(np.concatenate(logits)[counted], np.concatenate(own).astype(int)[counted])
     probabilities = [softmax(each, temperature) for each in logits]
     thresholds = fit_span_thresholds(
         corpus.validation, probabilities, split.prepared.units, corpus.dimensions, settings.threshold_precision

@@ -22,21 +22,44 @@ from transformers import AutoTokenizer, get_linear_schedule_with_warmup
 from penchant.errors import ConfigError, DataError, MissingExtraError
 from penchant.files import file_digest, fingerprint, read_json, written_aside
 from penchant.progress import progress as shown_progress
-from penchant.tagging.bundle import Floats, softmax
+from penchant.tagging.bundle import softmax
 from penchant.tagging.encoder import Reader, TaggerModel, load_pretrained, resolve
 from penchant.tagging.precision import measured_precision
 from penchant.training import checkpoint
-from penchant.training.batches import Collate, LengthGrouped, Prepared, inputs, longest_first, prepare, unit_logits
-from penchant.training.data import Corpus, Labelled
+from penchant.training.batches import (
+    EVALUATION_BATCH,
+    Collate,
+    Evaluation,
+    LengthGrouped,
+    evaluation,
+    inputs,
+    longest_first,
+    predict,
+    prepare,
+)
+from penchant.training.data import Corpus
+from penchant.training.distil import taught
 from penchant.training.metrics import MultiLabel
-from penchant.training.model import Scale, build_model, from_bundle, has_known_head, interest_loss, loss_of, optimiser, probe, scale_of
+from penchant.training.model import (
+    Scale,
+    build_model,
+    from_bundle,
+    has_known_head,
+    interest_loss,
+    loss_of,
+    optimiser,
+    probe,
+    require_layers,
+    scale_of,
+)
 from penchant.training.settings import TrainSettings
 from penchant.training.spans import best_entity_f1
 from penchant.training.splits import load_corpus
 
 log = logging.getLogger(__name__)
-EVALUATION_BATCH = 64
 PROBE_ROWS = 20_000
+WEIGHTS = (".json", ".safetensors", ".bin", ".txt")
+"""Names of the files of a model that decide what it answers end so."""
 
 
 @dataclass
@@ -66,21 +89,13 @@ class Run:
     batches: LengthGrouped
     loader: Any
     scale: Scale
-    validation: "Evaluation"
+    validation: Evaluation
     at: dict[str, Any]
 
     @property
     def judged(self) -> Any:
         """The model whose weights count: the running average once there is one."""
         return self.average.module if self.average is not None else self.model
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A split to predict on: its windows, and batches of them shared out over the processes."""
-
-    prepared: Prepared
-    loader: Any
 
 
 def train(settings: TrainSettings, restart: bool = False, corpus: Corpus | None = None, name: str = "") -> Trained:
@@ -160,6 +175,7 @@ def train_epoch(run: Run, settings: TrainSettings, started: float) -> None:
 def build(settings: TrainSettings, restart: bool, corpus: Corpus | None, name: str) -> Run:
     """Check the data, find the checkpoint to go on from, and prepare model, optimiser and batches for every process."""
     require_tracker(settings.tracker)
+    require_layers(settings)
     corpus = corpus or load_corpus(settings)
     checkpoints = settings.output / "checkpoints"
     on_cpu = not torch.accelerator.is_available()  # said outright, else accelerate starts every process as if it were alone
@@ -187,14 +203,15 @@ def build(settings: TrainSettings, restart: bool, corpus: Corpus | None, name: s
         raise ConfigError(
             f"batch_size {settings.batch_size} in {settings.accumulation_steps} accumulation steps can't be shared by {accelerator.num_processes} processes"
         )
+    lessons = taught(accelerator, corpus, settings)
     set_seed(settings.seed)
     tokenizer = load_pretrained(AutoTokenizer, settings.model)
     reader = reader_for(settings, tokenizer)
     model = build_model(settings, corpus)
     require_positions(settings.max_length, model.stock, tokenizer)
     require_types(settings, model.stock)
-    prepared = prepare(corpus.train, reader, corpus.dimensions)
-    rows, scale = prepared.rows, scale_of(prepared, corpus.train.targets, settings)
+    prepared = prepare(lessons, reader, corpus.dimensions)
+    rows, scale = prepared.rows, scale_of(prepared, lessons.targets, settings)
     collate = Collate(tokenizer.pad_token_id)
     if resumed is None and settings.probe_epochs and settings.task != "spans" and not from_bundle(settings):
         probe_head(accelerator, model, rows.select(np.flatnonzero(rows["counts"])), collate, settings)
@@ -283,20 +300,18 @@ def probe_head(accelerator: Accelerator, model: TaggerModel, rows: Any, collate:
     sample = rows.select(range(min(len(rows), PROBE_ROWS)))
     order = longest_first([len(ids) for ids in sample["input_ids"]])
     loader = DataLoader(sample.select(order), batch_size=EVALUATION_BATCH, collate_fn=collate)
-    with accelerator.autocast():
-        probe(model, (send_to_device(batch, accelerator.device) for batch in loader), settings)
+    probe(model, (send_to_device(batch, accelerator.device) for batch in loader), settings, accelerator.autocast())
 
 
 def run_name(settings: TrainSettings) -> str:
-    """Fingerprint of all that decides the weights: settings, the bytes of the data files and of a model on this disk."""
-    chosen = settings.model_dump(
-        mode="json",
-        exclude={"output", "baselines", "min_tags", "max_tags", "checkpoint_steps", "tracker", "threshold_precision", "calibration"},
-    )
-    files = [*settings.train, *(settings.validation or ()), *(settings.test or ())]
+    """Fingerprint of all that decides the weights: settings, the bytes of the data files, of a model on this disk and of a teacher."""
+    beside = {"output", "baselines", "min_tags", "max_tags", "checkpoint_steps", "tracker", "threshold_precision", "calibration"}
+    unused = {name for name in ("layers", "teacher", "unlabelled") if getattr(settings, name) is None}  # older runs have none of them
+    chosen = settings.model_dump(mode="json", exclude=beside | unused)
+    files = [*settings.train, *(settings.validation or ()), *(settings.test or ()), *(settings.unlabelled or ())]
     files += [settings.taxonomy] if settings.taxonomy is not None else []
-    start = Path(resolve(settings.model))
-    files += sorted(path for path in start.glob("*") if path.suffix in (".json", ".safetensors", ".bin", ".txt"))
+    for start in (Path(resolve(settings.model)), settings.teacher):
+        files += sorted(path for path in start.glob("*") if path.suffix in WEIGHTS) if start is not None else []
     return fingerprint(chosen | {"files": [file_digest(path) for path in files]})
 
 
@@ -311,44 +326,6 @@ def choose_precision(settings: TrainSettings, state: PartialState, resumed: Path
         chosen[0], sentence = measured_precision(state.device)
         log.info("%s", sentence)
     return str(broadcast_object_list(chosen)[0])
-
-
-def evaluation(accelerator: Accelerator, reader: Reader, split: Labelled, dimensions: tuple[str, ...]) -> Evaluation:
-    """A split in batches, longest windows first, shared out over the processes."""
-    prepared = prepare(split, reader, dimensions)
-    rows = prepared.rows.select(longest_first([len(each.input_ids) for each in prepared.windows]))
-    loader = DataLoader(
-        rows,
-        batch_size=EVALUATION_BATCH * accelerator.num_processes,
-        collate_fn=Collate(reader.tokenizer.pad_token_id),
-        generator=torch.Generator(),
-    )
-    return Evaluation(prepared, accelerator.prepare(loader))
-
-
-def predict(accelerator: Accelerator, model: Any, split: Evaluation, reader: Reader, labels: int) -> tuple[Floats, list[Floats]]:
-    """Logits of a split's texts and of their units, on every process, in the split's order.
-
-    Rows that fill up the last batch so that every process has one are not counted.
-    *Shape:* (texts, labels), and per text (units, classes).
-    """
-    model.eval()
-    interests: Floats = np.empty((len(split.prepared.units), labels))
-    pieces: list[Any] = [None] * len(split.prepared.windows)
-    with torch.no_grad(), accelerator.autocast():  # inference tensors would break training in shards
-        for batch in split.loader:
-            of_texts, of_pieces = model(**inputs(batch))
-            index = accelerator.gather_for_metrics(batch["index"]).tolist()
-            windows = [split.prepared.windows[n] for n in index]
-            if of_texts is not None:
-                for window, row in zip(windows, accelerator.gather_for_metrics(of_texts.contiguous()).double().cpu().numpy(), strict=True):
-                    if window.first == 0:
-                        interests[window.text] = row
-            if of_pieces is not None:
-                padded = accelerator.pad_across_processes(of_pieces, dim=1)
-                for n, window, row in zip(index, windows, accelerator.gather_for_metrics(padded).double().cpu().numpy(), strict=True):
-                    pieces[n] = row[: len(window.input_ids)]
-    return interests, unit_logits(split.prepared, pieces, reader) if reader.stride is not None else []
 
 
 def validation_score(run: Run, settings: TrainSettings) -> dict[str, float]:

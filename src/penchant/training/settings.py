@@ -51,6 +51,14 @@ class TrainSettings(Settings):
 
     model: str = "minilm"
     """`minilm` (packaged), a folder, or a hub name."""
+    layers: int | None = Field(None, ge=1)
+    """Encoder layers kept of those `model` has, evenly spaced, with the first and the last among them (of one: the first); absent: all."""
+    teacher: Path | None = None
+    """A bundle with the same labels and dimensions, whose answers take the place of the training rows' own: its probabilities of the interests
+    (sigmoid or softmax, as `loss` says, at temperature 1) and the spans it finds. Validation and test rows keep their labels."""
+    unlabelled: Files | None = None
+    """More texts to learn from the `teacher`: tables with the `columns.text` columns, one file or a list. Rows without a usable text are left out, and
+    always those nearly the same as a training, validation or test text."""
     train: Annotated[Files, Field(min_length=1)]
     """Labelled texts: CSV, TSV, JSON Lines, Parquet, or CoNLL for spans (`.conll`: a token and its BIO tag per line, an empty line after each text); one file or a list."""
     validation: Files | None = None
@@ -147,7 +155,7 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def sound(self) -> "TrainSettings":
-        """A batch has to fall into equal accumulation steps, a split needs its column, windows have to move on."""
+        """A batch has to fall into equal accumulation steps, a split needs its column, windows have to move on, unlabelled texts need a teacher."""
         if self.task != "interests" and self.stride * 2 >= self.max_length:
             raise ValueError(f"stride {self.stride} has to be less than half of max_length {self.max_length}")
         for kind in ("group", "time"):
@@ -155,4 +163,10 @@ class TrainSettings(Settings):
                 raise ValueError(f"split: {kind} needs columns.{kind}, the name of its column")
         if self.batch_size % self.accumulation_steps:
             raise ValueError(f"batch_size {self.batch_size} can't be split into accumulation_steps {self.accumulation_steps}")
+        if self.unlabelled is not None and self.teacher is None:
+            raise ValueError(
+                "unlabelled texts need a teacher, a bundle such as runs/interests/bundle, to say what is to be learned from them"
+            )
+        if self.teacher is not None and self.teacher.resolve() == (self.output / "bundle").resolve():
+            raise ValueError(f"output {self.output}: its bundle is the teacher, which the student's would replace; give another folder")
         return self

@@ -11,7 +11,7 @@ import numpy as np
 from datasketch import MinHash, MinHashLSH
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit, KFold, TimeSeriesSplit
 
-from penchant.errors import DataError, problems
+from penchant.errors import ConfigError, DataError, problems
 from penchant.training.data import Corpus, Labelled, read_splits
 from penchant.training.settings import TrainSettings, shown
 
@@ -32,7 +32,13 @@ def load_corpus(settings: TrainSettings) -> Corpus:
         if name not in splits:
             kept, held_out = set_aside(train, settings, share)
             train, splits[name], share = train.take(kept), train.take(held_out), min(0.5, share / (1 - share))
+    if settings.teacher is not None and (settings.validation is None or settings.test is None):
+        log.warning(
+            "rows are set aside by `split` and `seed`: a teacher trained with others has learned from some of them, and figures flatter"
+        )
     corpus = without_leaks(Corpus(taxonomy, labels, dimensions, train, splits["validation"], splits["test"]), settings)
+    if "unlabelled" in splits:
+        corpus = replace(corpus, unlabelled=unseen(splits["unlabelled"], corpus, settings.near_duplicate))
     require_classes(corpus, settings)
     return corpus
 
@@ -65,8 +71,13 @@ def folds(split: Labelled, settings: TrainSettings, count: int) -> list[tuple[li
     """Places of the training and the test rows of each fold.
 
     At random every row is tested once; by group so is every group, as a whole; in time each fold is tested on the
-    stretch that follows all it was trained on. Raises `DataError` where there are too few rows or groups.
+    stretch that follows all it was trained on. Raises `DataError` where there are too few rows or groups, `ConfigError` for
+    a run with a teacher.
     """
+    if settings.teacher is not None:
+        raise ConfigError(
+            f"teacher {settings.teacher}: may have learned from the rows that each fold is tested on; cross-validate without it"
+        )
     order = by_time(split) if settings.split == "time" else list(range(len(split)))
     chooser = {
         "random": KFold(count, shuffle=True, random_state=settings.seed),
@@ -124,6 +135,22 @@ def without_leaks(corpus: Corpus, settings: TrainSettings) -> Corpus:
     return replace(corpus, train=corpus.train.take(kept[0]), validation=corpus.validation.take(kept[1]))
 
 
+def unseen(unlabelled: Labelled, corpus: Corpus, similarity: float) -> Labelled:
+    """Each text once, without those that stand, nearly the same, among the labelled ones: nothing is measured on a text that was learned from."""
+    first = {text: n for n, text in reversed(list(enumerate(unlabelled.texts)))}
+    once = unlabelled.take(sorted(first.values()))
+    known = near_duplicates(once, [corpus.validation, corpus.test, corpus.train], similarity)
+    kept = once.take(sorted(set(range(len(once))) - {n for n, *_ in known}))
+    log.info(
+        "%d unlabelled texts to learn from; %d stand there more than once, %d nearly the same among the labelled texts%s",
+        len(kept),
+        len(unlabelled) - len(once),
+        len(known),
+        f", the first: {known[0][1]} and {known[0][2]} ({known[0][3]:.2f})" if known else "",
+    )
+    return kept
+
+
 def near_duplicates(split: Labelled, others: Sequence[Labelled], similarity: float) -> list[tuple[int, str, str, float]]:
     """Texts of `split` that stand nearly the same in `others`: place, origin, the other's origin, similarity.
 
@@ -160,8 +187,9 @@ def sketch(grams: set[str]) -> MinHash:
 def require_classes(corpus: Corpus, settings: TrainSettings) -> None:
     """Raise `DataError` for a split that nothing can be learned from or measured on."""
     mistakes: list[str] = []
-    if len(corpus.train) < settings.batch_size:
-        mistakes.append(f"{shown(settings.train)}: {len(corpus.train)} training rows are fewer than batch_size {settings.batch_size}")
+    taught = len(corpus.train) + len(corpus.unlabelled or ())
+    if taught < settings.batch_size:
+        mistakes.append(f"{shown(settings.train)}: {taught} training rows are fewer than batch_size {settings.batch_size}")
     used = np.asarray(corpus.train.targets.sum(axis=0))
     mistakes += [f"no training row is left that is labelled {label!r}" for n, label in enumerate(corpus.labels) if not used[n]]
     kinds = {span.dimension for spans in corpus.train.spans for span in spans}
