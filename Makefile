@@ -7,13 +7,15 @@ export HF_HUB_OFFLINE := 1
 
 CORPUS := data/corpus/train.jsonl data/corpus/validation.jsonl data/corpus/test.jsonl
 BUNDLE := runs/interests/bundle/tagger.json
+SEGMENTS := configs/segments/runners.yaml configs/segments/film-fans.yaml
 
 .PHONY: demo test lint clean
 .DELETE_ON_ERROR:
 
-demo: out/report.html out/runners.csv
+demo: out/report.html out/runners.csv out/film-fans-meta.csv
 	@$(BIN)/penchant profile show u0001 --top 3
-	@$(BIN)/penchant segment size configs/segments/runners.yaml
+	@$(BIN)/penchant segment funnel configs/segments/film-fans.yaml
+	@$(BIN)/penchant audit verify
 	@echo "The demo's page: $(CURDIR)/out/report.html"
 
 test: .venv/installed lint
@@ -41,13 +43,26 @@ out/events/summary.json: .venv/installed data/events.yaml $(wildcard data/events
 out/tags.parquet: $(BUNDLE) out/events/summary.json
 	$(BIN)/penchant tag out/events --bundle runs/interests/bundle -o $@
 
-out/profiles.built: out/tags.parquet configs/policy.yaml
-	$(BIN)/penchant profile build out/events out/tags.parquet --policy configs/policy.yaml -o out/profiles
+# a week before the last event, then that week: segments change between
+out/week.built: out/tags.parquet configs/policy.yaml $(SEGMENTS)
+	rm -rf out/profiles out/profiles.choices out/segments
+	$(BIN)/penchant profile build out/events out/tags.parquet --policy configs/policy.yaml --as-of 2026-06-22 -o out/profiles
+	$(BIN)/penchant segment refresh $(SEGMENTS)
 	@touch $@
 
-out/runners.csv: out/profiles.built configs/segments/runners.yaml
+out/profiles.built: out/week.built data/choices.csv
+	$(BIN)/penchant profile update out/events out/tags.parquet --profiles out/profiles
+	$(BIN)/penchant user load data/choices.csv
+	$(BIN)/penchant segment refresh --all $(SEGMENTS)
+	$(BIN)/penchant segment diff film-fans -o out/film-fans-diff
+	@touch $@
+
+out/runners.csv: out/profiles.built
 	$(BIN)/penchant segment export configs/segments/runners.yaml -o $@
 
-out/report.html: out/profiles.built configs/report.yaml configs/segments/runners.yaml
+out/film-fans-meta.csv: out/profiles.built data/identities.csv
+	$(BIN)/penchant segment export configs/segments/film-fans.yaml --destination meta --identities data/identities.csv -o $@
+
+out/report.html: out/profiles.built configs/report.yaml
 	$(BIN)/penchant profile evaluate --profiles out/profiles --truth data/events/truth.jsonl
 	$(BIN)/penchant report --config configs/report.yaml -o $@

@@ -41,7 +41,8 @@ sources:
 SEGMENT = """
 name: {name}
 description: Who <em>likes</em> it
-purpose: A test & no more
+owner: A test & no more
+purpose: testing
 rule: {{interest: {interest}}}
 """
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from penchant.ingest.clean import text_key
-from penchant.profiles.policy import Policy
+from penchant.profiles.policy import Permit, Policy
 from penchant.profiles.snapshot import TOLERANCE, Snapshot, build, check, load, update
 from penchant.profiles.store import Store
 from penchant.records import EVENTS, TAGS
@@ -33,6 +33,13 @@ TAXONOMY = Taxonomy(
         Node(id="society.faith.choir", name="Church choir", parent="society.faith"),
     ),
 )
+
+
+def permits(*interests: str, purpose: str = "advertising") -> tuple[Permit, ...]:
+    """What a policy says to let sensitive interests in."""
+    return tuple(Permit(interest=each, purpose=purpose, ground="explicit consent, form 7 of 2026") for each in interests)
+
+
 SENSITIVE = ("society.faith", "society.faith.choir")
 WORDS = {"run": "sports.running", "goal": "sports.football", "cat": "pets.cats", "stage": "society.theatre", "choir": "society.faith.choir"}
 """The texts of the events below, and what each is tagged with."""

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -469,28 +470,34 @@ def test_evaluate_prints_the_figures(chain: Path, run: Any) -> None:
 
 
 def test_a_segment_is_sized_and_exported_with_its_label(chain: Path, tmp_path: Path, run: Any) -> None:
+    records = ("--records", tmp_path / "records")
     code, out, _ = run("segment", "size", chain / "sporty.yaml", "--profiles", chain / "profiles")
     assert (code, out) == (0, "sporty: 53 people as of 2026-03-29T01:30:00+00:00\n")
-    code, out, _ = run("segment", "export", chain / "sporty.yaml", "--profiles", chain / "profiles", "-o", tmp_path / "sporty.csv")
+    code, out, _ = run(
+        "segment", "export", chain / "sporty.yaml", "--profiles", chain / "profiles", *records, "-o", tmp_path / "sporty.csv"
+    )
     assert (code, out) == (0, f"53 people: {tmp_path / 'sporty.csv'}\n")
     with (tmp_path / "sporty.csv").open(newline="") as stream:
         people = list(csv.DictReader(stream))
     assert list(people[0]) == ["user_id", "weight", "last_at"]
     assert sorted(row["user_id"] for row in people) == sorted([*RUNNERS, BOLD])
-    assert next(row["last_at"] for row in people if row["user_id"] == "r00") == "2026-03-29T01:30:00+00:00"
+    assert datetime.fromisoformat(next(row["last_at"] for row in people if row["user_id"] == "r00")) == datetime(
+        2026, 3, 29, 1, 30, tzinfo=UTC
+    )
     weights = [float(row["weight"]) for row in people]
     assert weights == sorted(weights, reverse=True)
     label = json.loads((tmp_path / "sporty.csv.label.json").read_text())
-    assert (label["audience"], label["audience_count"], label["rule"]) == ("sporty", 53, {"interest": "sports"})
+    assert (label["audience"]["name"], label["audience"]["count"], label["penchant"]["rule"]) == ("sporty", 53, "interest:sports")
 
 
 def test_an_audience_under_the_minimum_is_neither_counted_nor_exported(chain: Path, tmp_path: Path, run: Any) -> None:
+    records = ("--records", tmp_path / "records")
     code, out, _ = run("segment", "size", chain / "cats.yaml", "--profiles", chain / "profiles")
     assert (code, out) == (0, "cats: fewer than 50 people as of 2026-03-29T01:30:00+00:00\n")
-    code, out, err = run("segment", "export", chain / "cats.yaml", "--profiles", chain / "profiles", "-o", tmp_path / "cats.csv")
+    code, out, err = run("segment", "export", chain / "cats.yaml", "--profiles", chain / "profiles", *records, "-o", tmp_path / "cats.csv")
     assert (code, out) == (1, "")
-    assert err.startswith("error: segment 'cats' has fewer than 50 people, under its minimum of 50")
-    assert list(tmp_path.iterdir()) == []
+    assert err.startswith("error: segment 'cats' has fewer than 50 people, under the minimum of 50 for csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["records"]
 
 
 def test_sensitive_interests_reach_neither_profiles_nor_segments(chain: Path, tiny_taxonomy: Path, tmp_path: Path, run: Any) -> None:
@@ -502,7 +509,7 @@ def test_sensitive_interests_reach_neither_profiles_nor_segments(chain: Path, ti
     for user in CAT_PEOPLE:
         shown = json.loads(run("profile", "show", user, "--profiles", profiles, "--json")[1])
         assert [row["value"] for row in shown["attributes"]] == ["food.baking"]
-    for command in (("size",), ("export", "-o", tmp_path / "cats.csv")):
+    for command in (("size",), ("export", "--records", tmp_path / "records", "-o", tmp_path / "cats.csv")):
         code, out, err = run("segment", *command, chain / "cats.yaml", "--profiles", profiles)
         assert (code, out) == (1, "")
         assert err.startswith(f"error: {chain / 'cats.yaml'}: pets.cats: sensitive.")
@@ -568,7 +575,7 @@ READS = {
     "fuse tags": "profile fuse {events} {bad} -o {out}",
     "migrate by tags": "profile migrate --profiles {profiles} --tags {bad}",
     "size": "segment size {bad} --profiles {profiles}",
-    "export": "segment export {bad} --profiles {profiles} -o {out}.csv",
+    "export": "segment export {bad} --profiles {profiles} --records {out} -o {out}.csv",
     "taxonomy check": "taxonomy check {bad}",
     "taxonomy import": "taxonomy import {bad} -o {out}",
     "report": "report --config {bad} -o {out}",
@@ -738,8 +745,9 @@ def test_an_unknown_user_is_named(user: str, chain: Path, run: Any) -> None:
         ("{interest: sports, sources: [shpo]}", ("unknown source 'shpo'", "did you mean 'shop'")),
         ("{interest: faith}", ("faith: sensitive",)),
         ("{not: {interest: sports}}", ("people nothing is known of",)),
-        ("{interest: sports, min_wieght: 0.1}", ("min_wieght", "did you mean 'min_weight'")),
-        ("{interest: sports, min_weight: heavy}", ("rule.min_weight", "'heavy'")),
+        ("{interest: sports, wieght: {min: 0.1}}", ("wieght", "did you mean 'weight'")),
+        ("{interest: sports, weight: {min: heavy}}", ("rule.weight.min", "'heavy'")),
+        ("interest:sports weight>=heavy", ("rule, character 25: 'heavy' can't stand here",)),
         ("{interest: sports", ("not valid YAML",)),
     ],
 )
@@ -749,7 +757,7 @@ def test_a_rule_that_can_not_be_used_is_refused(
 ) -> None:
     (tmp_path / "rule.yaml").write_text(f"name: x\npurpose: test\nrule: {rule}\n")
     before = everything_in(tmp_path)
-    more = ("-o", tmp_path / "out.csv") if command == "export" else ()
+    more = ("--records", tmp_path / "records", "-o", tmp_path / "out.csv") if command == "export" else ()
     refuses(run("segment", command, tmp_path / "rule.yaml", "--profiles", chain / "profiles", *more), 1, tmp_path / "rule.yaml", *shown)
     assert everything_in(tmp_path) == before
 
@@ -783,7 +791,7 @@ def test_a_wrong_value_is_shown_with_what_would_work(line: str, code: int, shown
 WRITES = ("ingest {mapping} -o {at}", "profile build {events} {tags} -o {at}", "tag {events} --bundle {bundle} -o {at}")
 
 
-@pytest.mark.parametrize("line", [*WRITES, "segment export {rule} --profiles {profiles} -o {at}"])
+@pytest.mark.parametrize("line", [*WRITES, "segment export {rule} --profiles {profiles} --records {records} -o {at}"])
 @pytest.mark.parametrize("where", ["under a file", "over other things"])
 def test_what_can_not_be_written_is_refused_and_nothing_is_lost(
     line: str, where: str, chain: Path, tiny_bundle: Path, tmp_path: Path, run: Any
@@ -794,7 +802,7 @@ def test_what_can_not_be_written_is_refused_and_nothing_is_lost(
     before = everything_in(tmp_path)
     at = tmp_path / ("file/out.csv" if where == "under a file" else "folder.csv")
     known = {name: chain / name for name in ("events", "profiles")} | {"tags": chain / "tags.parquet", "bundle": tiny_bundle}
-    known |= {"mapping": chain / "mapping.yaml", "rule": chain / "sporty.yaml", "at": at}
+    known |= {"mapping": chain / "mapping.yaml", "rule": chain / "sporty.yaml", "at": at, "records": tmp_path / "records"}
     code, _, err = run(*[each.format(**known) for each in line.split()])
     assert code == 1
     assert f"error: {at}" in err

@@ -87,6 +87,15 @@ def test_events_are_drawn_anew_to_the_same_bytes(root: Path, tmp_path: Path) -> 
     assert pq.read_table(tmp_path / "social.parquet").equals(pq.read_table(root / "data" / "events" / "social.parquet"))
 
 
+def test_people_are_drawn_anew_to_the_same_bytes_and_are_nobody(root: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, str(root / "data" / "make_people.py"), "-o", str(tmp_path)], check=True, capture_output=True)
+    for file in ("identities.csv", "choices.csv"):
+        assert (tmp_path / file).read_bytes() == (root / "data" / file).read_bytes()
+    text = (root / "data" / "identities.csv").read_text(encoding="utf-8").lower()
+    assert set(re.findall(r"@([a-z.]+)", text)) == {"example.com", "example.net", "example.org"}  # RFC 2606
+    assert set(re.findall(r"555-(\d\d)\d\d\b", text)) == {"01"}  # 555-0100 to 555-0199: kept free for fiction
+
+
 def test_events_are_as_promised(root: Path, tmp_path: Path) -> None:
     summary = ingest(load_mapping(root / "data" / "events.yaml"), root / "data", tmp_path / "events")
     table = pq.read_table(tmp_path / "events" / "events.parquet")

@@ -105,16 +105,17 @@ def test_every_setting_of_the_examples_is_known(root: Path) -> None:
     from penchant.ingest.mapping import load_mapping
     from penchant.profiles.policy import Policy
     from penchant.reports.overview_page import ReportSettings
-    from penchant.segments.rule import Segment
+    from penchant.segments.destinations import Destinations
+    from penchant.segments.load import read_audience
     from penchant.training.settings import TrainSettings
 
-    kinds = {"train-": TrainSettings, "policy": Policy, "report": ReportSettings}
+    kinds = {"train-": TrainSettings, "policy": Policy, "report": ReportSettings, "destinations": Destinations}
     for path in (root / "configs").glob("*.yaml"):
         kind = next(kind for start, kind in kinds.items() if path.name.startswith(start))
         assert load(kind, path)
     for path in (root / "configs" / "accelerate").glob("*.yaml"):
         assert load_config_from_file(str(path)).num_processes > 1
     for path in (root / "configs" / "segments").glob("*.yaml"):
-        assert load(Segment, path).rule.positive()
+        assert read_audience(path).rule.positive()
     for path in [*(root / "configs" / "mappings").glob("*.yaml"), root / "data" / "events.yaml"]:
         assert load_mapping(path).sources

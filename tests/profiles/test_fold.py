@@ -35,6 +35,7 @@ from penchant.records import EVENTS, EVIDENCE, KEPT, SURFACES, TAGS, state_schem
 from penchant.taxonomy import Node, Taxonomy
 from tests.profiles import reference
 from tests.profiles.engines import Duck
+from tests.snapshots import permits
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TAXONOMY = Taxonomy(nodes=(Node(id="run", name="Running"), Node(id="cats", name="Cats"), Node(id="faith", name="Faith", sensitive=True)))
@@ -233,7 +234,7 @@ def test_later_events_do_not_count_yet() -> None:
 def test_sensitive_interests_stay_out_unless_allowed() -> None:
     events, tags = [event(1)], [tag("a", "faith"), tag("a", "run"), tag("a", "faith", dimension="work")]
     assert set(folded(events, tags, Policy())) == {RUN, ("u", "work", "faith")}
-    assert ("u", "interest", "faith") in folded(events, tags, Policy(allowed_sensitive=("faith",)))
+    assert ("u", "interest", "faith") in folded(events, tags, Policy(allowed_sensitive=permits("faith")))
 
 
 def test_scores_under_the_minimum_are_left_out() -> None:

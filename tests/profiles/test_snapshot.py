@@ -17,7 +17,7 @@ from penchant.profiles.snapshot import build, check, load, migrate, user_profile
 from penchant.records import EVENTS, KEPT, TAGS, state_schema
 from penchant.taxonomy import Taxonomy
 from tests import snapshots
-from tests.snapshots import snapshot_of, span
+from tests.snapshots import permits, snapshot_of, span
 from tests.tables import SUFFIXES, everything_in, write_rows
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -127,7 +127,7 @@ def test_sensitive_interests_stand_in_no_profile_unless_allowed(profiles: Path, 
     assert FAITH not in snapshot.totals.value.to_pyarrow().to_pylist()
     assert FAITH not in {row["value"] for row in user_profile(snapshot, "007")}
     assert kept_values(profiles) == {RUN, CATS}
-    allowing = POLICY.model_copy(update={"allowed_sensitive": (FAITH,)})
+    allowing = POLICY.model_copy(update={"allowed_sensitive": permits(FAITH)})
     build(*tables(tmp_path), allowing, profiles, tiny_taxonomy)
     assert FAITH in {row["value"] for row in user_profile(load(profiles), "007")}
     assert kept_values(profiles) == {RUN, CATS, FAITH}
@@ -256,7 +256,7 @@ def test_tags_that_do_not_say_their_taxonomy_need_one(tmp_path: Path) -> None:
 
 def test_an_unknown_allowed_interest_is_refused_with_the_nearest(tmp_path: Path, tiny_taxonomy: Path) -> None:
     with pytest.raises(ConfigError, match="unknown interest 'fayth'; did you mean 'faith'"):
-        build(*tables(tmp_path), Policy(allowed_sensitive=("fayth",)), tmp_path / "profiles", tiny_taxonomy)
+        build(*tables(tmp_path), Policy(allowed_sensitive=permits("fayth")), tmp_path / "profiles", tiny_taxonomy)
 
 
 def test_names_that_look_like_patterns_or_folders_of_a_table_are_plain_paths(tmp_path: Path, tiny_taxonomy: Path) -> None:

@@ -32,6 +32,7 @@ from tests.snapshots import (
     clean,
     event,
     kept_ids,
+    permits,
     snapshot_of,
     tag,
     updated,
@@ -174,7 +175,7 @@ def test_migrating_to_tags_of_a_new_model_comes_to_a_build_with_them(profiles: P
 def test_a_policy_that_can_not_be_leaves_the_store_as_it_was(profiles: Path) -> None:
     before = everything_in(profiles)
     with pytest.raises(ConfigError, match="unknown interest 'fayth'"):
-        migrate(profiles, Policy(allowed_sensitive=("fayth",)))
+        migrate(profiles, Policy(allowed_sensitive=permits("fayth")))
     assert everything_in(profiles) == before
 
 

@@ -102,7 +102,7 @@ def test_texts_ids_and_names_are_shown_as_they_are(page: str) -> None:
     assert "forum<i>" in shown
     names = [name for name, _ in elements(page)]
     assert "em" not in names
-    assert names.count("i") == names.count("details") - 2  # the bars, and nothing that the data brought; the rules have no bar
+    assert names.count("i") == names.count("details")  # the bars, and nothing that the data brought
     assert "<script" not in page
 
 

@@ -11,6 +11,7 @@ import pytest
 from penchant.profiles.policy import Policy
 from penchant.profiles.snapshot import Snapshot, build, load
 from penchant.records import EVENTS, TAGS
+from tests.snapshots import permits
 
 AS_OF = datetime(2026, 3, 29, 12, 0, 0, 300_000, tzinfo=UTC)
 
@@ -107,4 +108,4 @@ def snapshot(make_snapshot: Callable[..., Snapshot]) -> Snapshot:
 @pytest.fixture(scope="session")
 def open_snapshot(make_snapshot: Callable[..., Snapshot]) -> Snapshot:
     """The same people under a policy that lets what is sensitive into profiles."""
-    return make_snapshot(seventy_people(), allowed_sensitive=("life.health", "life.health.sleep"))
+    return make_snapshot(seventy_people(), allowed_sensitive=permits("life.health", "life.health.sleep"))

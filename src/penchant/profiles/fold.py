@@ -168,7 +168,7 @@ def text_of(events: ir.Table, between: str) -> ir.Value:
 
 def permitted(tag: Any, policy: Policy, taxonomy: Taxonomy) -> ir.BooleanValue:
     """Whether a tag, a row or a struct with `dimension` and `value`, is no sensitive interest, or the policy allows it."""
-    barred = sorted(taxonomy.sensitive - set(policy.allowed_sensitive))
+    barred = sorted(taxonomy.sensitive - policy.permitted)
     return (tag["dimension"] != "interest") | tag["value"].notin(barred) if barred else ibis.literal(True)
 
 

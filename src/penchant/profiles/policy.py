@@ -22,6 +22,17 @@ ACTION_WEIGHTS = {
 }
 
 
+class Permit(Settings):
+    """One sensitive interest that may be used after all; named in full, so that nothing below it comes along."""
+
+    interest: str
+    """Its id."""
+    purpose: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    """What it may be used for, as segments name their purpose."""
+    ground: str = Field(min_length=10)
+    """Why that is lawful, with the place where it can be looked up: inferred, it is special-category data (GDPR art. 9)."""
+
+
 class Policy(Settings):
     """The settings of the profile arithmetic. Profiles carry its fingerprint, and are updated under it alone."""
 
@@ -51,8 +62,8 @@ class Policy(Settings):
     """Hours from UTC to the clock that hours and weekdays are read from; a zone's summer time is not followed."""
     spend_actions: dict[str, Literal[1, -1]] = {"purchase": 1, "refund": -1}
     """Actions whose amount is money spent (1) or given back (-1)."""
-    allowed_sensitive: tuple[str, ...] = ()
-    """Sensitive interests that may enter profiles after all, which is logged; inferred, they are special-category data (GDPR art. 9)."""
+    allowed_sensitive: tuple[Permit, ...] = ()
+    """Sensitive interests that may enter profiles after all, which is logged, and segments of the purpose named beside each."""
 
     @field_validator("action_weights")
     @classmethod
@@ -99,6 +110,15 @@ class Policy(Settings):
         """Days after which an event counts half on a horizon, and those of dimensions with their own."""
         own = {dimension: days[horizon] for dimension, days in self.dimension_half_life_days.items() if horizon in days}
         return self.half_life_days[horizon], own
+
+    @property
+    def permitted(self) -> frozenset[str]:
+        """Sensitive interests that may enter profiles."""
+        return frozenset(each.interest for each in self.allowed_sensitive)
+
+    def permits(self, purpose: str) -> tuple[Permit, ...]:
+        """What segments of a purpose may use."""
+        return tuple(each for each in self.allowed_sensitive if each.purpose == purpose)
 
     @property
     def fingerprint(self) -> str:

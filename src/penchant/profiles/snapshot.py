@@ -1,6 +1,7 @@
 """Profiles as they are at an instant: built from events and tags, updated by new ones, opened to be read."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from penchant.profiles.fold import (
     KEY,
     SURFACE_KEY,
     add_surfaces,
+    admitted,
     best_tags,
     contributions,
     evidence,
@@ -97,6 +99,28 @@ class Snapshot:
     def profiles(self) -> ir.Table:
         """The view of all users."""
         return view(self.state, self.totals, self.policy)
+
+    def profiles_of(self, users: ir.Table) -> ir.Table:
+        """The view of some users, a table with `user_id`."""
+        return view(self.head.state(self.connection, self.as_of, users=users), self.totals, self.policy)
+
+    @cached_property
+    def shares(self) -> dict[tuple[str, str], float]:
+        """The population's share of each (dimension, value) on the long horizon, as in `penchant.profiles.view`."""
+        long = f"mass_{self.policy.horizons[1]}"
+        masses = {(row["dimension"], row["value"]): max(row[long], 0.0) for row in self.totals.to_pyarrow().to_pylist()}
+        sums: dict[str, float] = defaultdict(float)
+        for (dimension, _), mass in masses.items():
+            sums[dimension] += mass
+        return {key: mass / sums[key[0]] if sums[key[0]] > 0 else 0.0 for key, mass in masses.items()}
+
+    @cached_property
+    def interactions(self) -> ir.Table:
+        """One row per kept event and tag that may enter profiles, `title` and `body` with it; one without dimension and value where there is none."""
+        tags = admitted(self.head.tags(self.connection), self.policy, self.taxonomy)
+        events = self.head.rows(self.connection, "event")
+        rows = events.left_join(tags, of_text(events))
+        return rows.select("user_id", "event_id", "occurred_at", "source", "action", "dimension", "value", "title", "body")
 
     @cached_property
     def kept(self) -> ir.Table:
@@ -280,10 +304,13 @@ def require_overlap(inputs: Inputs, tags: Path, events: Path) -> None:
 
 def require_allowed(policy: Policy, taxonomy: Taxonomy) -> None:
     """Raise `ConfigError` for allowed interests that don't exist, and log those that do."""
-    for each in sorted(set(policy.allowed_sensitive) - set(taxonomy.by_id)):
+    for each in sorted(policy.permitted - set(taxonomy.by_id)):
         taxonomy.get(each, "allowed_sensitive")
     if policy.allowed_sensitive:
-        log.warning("sensitive interests let in by the policy: %s", ", ".join(policy.allowed_sensitive))
+        log.warning(
+            "sensitive interests let in by the policy: %s",
+            ", ".join(f"{each.interest} for {each.purpose}" for each in policy.allowed_sensitive),
+        )
 
 
 def update(
@@ -406,7 +433,7 @@ def migrate(profiles: Path | str, policy: Policy | None = None, tags: Path | Non
         if tags is not None:
             rows, nodes, bundle = read_tags(connection, tags, taxonomy)
         require_allowed(rule, nodes)
-        new = sorted(set(rule.allowed_sensitive) - set(head.policy.allowed_sensitive))
+        new = sorted(rule.permitted - head.policy.permitted)
         if new and rows is None:
             raise DataError(
                 f"{store.uri}: {', '.join(new)}: the new policy allows what the old one didn't, so no event was kept with it; "

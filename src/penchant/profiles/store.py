@@ -195,16 +195,21 @@ class Head:
         """Tags of kept events, all of them unless their files are given, each once: several buckets may have the same text."""
         return self.rows(connection, "tag", files).distinct()
 
-    def state(self, connection: Any, as_of: datetime, bucket: str | None = None) -> ir.Table:
-        """Profile state at `as_of`, one row per key: where updates have left several, they are merged."""
+    def state(self, connection: Any, as_of: datetime, bucket: str | None = None, users: ir.Table | None = None) -> ir.Table:
+        """Profile state at `as_of`, of `users` where they are given, one row per key: where updates have left several, they are merged."""
+
+        def rows(files: list[dict[str, Any]]) -> ir.Table:
+            found = self.rows(connection, "state", files)
+            return found.semi_join(users, "user_id") if users is not None else found
+
         by_bucket = in_buckets(self.files("state", bucket))
         whole = [each for files in by_bucket.values() if len(in_layers(files)) == 1 for each in files]
         several = [each for files in by_bucket.values() if len(in_layers(files)) > 1 for each in files]
-        single = self.rows(connection, "state", whole)
+        single = rows(whole)
         result = single.mutate(**carried(single, self.policy, as_of), as_of=instant(as_of)).select(*state_columns(self.policy))
         if not several:
             return result
-        merged = merge(self.rows(connection, "state", several), self.policy, as_of)
+        merged = merge(rows(several), self.policy, as_of)
         return result.union(merged) if whole else merged
 
     def totals(self, connection: Any, as_of: datetime) -> ir.Table:

@@ -21,11 +21,15 @@ from penchant.profiles.evaluate import Planted, evaluate, load_truth
 from penchant.profiles.fold import masses_over_time
 from penchant.profiles.snapshot import Snapshot, load, user_profile
 from penchant.profiles.view import by_dimension, heading
-from penchant.reports import pictures
+from penchant.reports import pictures, segment_pictures
 from penchant.reports.page import render
+from penchant.reports.segments_text import shown_funnel, shown_history, shown_matrix
 from penchant.reports.training_page import report_values
-from penchant.segments.export import shown_size, size
-from penchant.segments.rule import known_sources, load_segment
+from penchant.segments.counts import shown_size
+from penchant.segments.insight import funnel, overlaps, special
+from penchant.segments.life import Records
+from penchant.segments.load import checked, read_audience
+from penchant.segments.people import Audience
 from penchant.taxonomy import Taxonomy
 
 POINTS = 60
@@ -34,6 +38,8 @@ OTHERS_PER_USER = 5
 """Attributes of each dimension but interests."""
 LINES_PER_USER = 6
 SENSITIVE_HIDDEN = 10
+SPECIAL = 12
+"""Attributes that a segment is told apart by."""
 FIGURES = {
     "labels",
     "rows",
@@ -67,7 +73,9 @@ class ReportSettings(Settings):
     users: tuple[str, ...] = ()
     """Users to show; absent: three chosen from the truth or by number of events."""
     segments: tuple[Path, ...] = Field(min_length=1)
-    """Rules whose sizes are shown."""
+    """Segments to show: size, what each condition leaves, what is special about the people, and how they overlap."""
+    records: Path | None = None
+    """Folder of what `penchant segment refresh` recorded, for their sizes over time."""
     language: str | None = None
     """Call interests by their names in this language (ISO 639-1), such as zh; absent: by the names themselves."""
 
@@ -102,7 +110,7 @@ def overview_page(settings: ReportSettings) -> str:
         snapshot=snapshot,
         measured=measured,
         users=users(settings, snapshot, truth),
-        segments=segments(settings, snapshot),
+        **segments(settings, snapshot),
         hidden=sorted(taxonomy.label(each, language) for each in taxonomy.sensitive)[:SENSITIVE_HIDDEN],
     )
 
@@ -160,7 +168,7 @@ def users(settings: ReportSettings, snapshot: Snapshot, truth: dict[str, Planted
     for row in masses_over_time(worth, snapshot.policy, days).to_pyarrow().to_pylist() if days else []:
         mass[row["user_id"]][row["value"]][row["as_of"]] = max(row[short], 0.0)
     label = partial(snapshot.label, "interest", language=settings.language)
-    barred = snapshot.taxonomy.sensitive - set(snapshot.policy.allowed_sensitive)
+    barred = snapshot.taxonomy.sensitive - snapshot.policy.permitted
     return [one_user(user, attributes, mass[user], days, label, barred, truth.get(user)) for user, attributes in chosen.items()]
 
 
@@ -198,10 +206,32 @@ def choose(snapshot: Snapshot, truth: dict[str, Planted]) -> list[str]:
     return (changed + [user for user in busiest if user not in changed])[:3]
 
 
-def segments(settings: ReportSettings, snapshot: Snapshot) -> list[dict[str, Any]]:
-    """Each segment with its size as it may be shown."""
-    found = [load_segment(path, snapshot.taxonomy, known_sources(snapshot)) for path in settings.segments]
-    return [
-        {"segment": each, "rule": path.read_text(encoding="utf-8"), "size": shown_size(size(each, snapshot))}
-        for path, each in zip(settings.segments, found, strict=True)
-    ]
+def segments(settings: ReportSettings, snapshot: Snapshot) -> dict[str, Any]:
+    """Each segment with its size as it may be shown and its pictures, and the picture of how they overlap."""
+    audiences = [checked(read_audience(path), snapshot) for path in settings.segments]
+    shown = shown_matrix(overlaps(audiences, snapshot))
+    names = [each.segment.name for each in audiences]
+    overlap = segment_pictures.overlap(names, [row[n] for n, row in enumerate(shown)], shown) if len(names) > 1 else ""
+    return {
+        "segments": [one_segment(each, snapshot, settings.records) for each in audiences],
+        "overlap": Markup(overlap),  # noqa: S704 - our own SVG
+    }
+
+
+def one_segment(audience: Audience, snapshot: Snapshot, records: Path | None) -> dict[str, Any]:
+    """What the page shows of one segment."""
+    steps, standing = funnel(audience, snapshot), special(audience, snapshot)
+    refreshes = Records(records).of(audience.segment.name).refreshes if records is not None else []
+    drawn = {
+        "funnel": segment_pictures.funnel(shown_funnel(steps)),
+        "special": segment_pictures.special([(row["label"], row["index"], row["share"]) for row in standing[:SPECIAL]]) if standing else "",
+        "history": segment_pictures.sizes_over_time(*shown_history(refreshes)) if len(refreshes) > 1 else "",
+    }
+    changes = {name: shown_size(refreshes[-1][name]) for name in ("entered", "left")} if len(refreshes) > 1 else None
+    return {
+        "segment": audience.segment,
+        "rule": audience.rule.text(),
+        "size": shown_size(steps[-1][1]),
+        "changes": changes,
+        "pictures": {name: Markup(each) for name, each in drawn.items()},  # noqa: S704 - our own SVG
+    }

@@ -1,22 +1,99 @@
-"""Segment rules: any, all and not over conditions on interests; see configs/segments for complete examples."""
+"""Segment rules: a tree of conditions on people, as YAML; see configs/segments for complete examples and `text` for the short form."""
 
+import json
+import math
+import re
 from collections.abc import Iterator
-from functools import reduce
-from operator import and_, or_
+from datetime import date
 from pathlib import Path
+from typing import Any, Literal
 
-import ibis.expr.types as ir
 from pydantic import Field, model_validator
 
-from penchant.config import Settings, load, suggestion
-from penchant.errors import ConfigError, PolicyRefusal, problems
-from penchant.profiles.fold import days_before
-from penchant.profiles.snapshot import Snapshot
-from penchant.taxonomy import Taxonomy
+from penchant.config import Settings
+
+SIGNS = {"min": ">=", "above": ">", "max": "<=", "below": "<"}
+"""Each limit of a `Range` in the short form."""
+UNBOUNDED = (-math.inf, math.inf)
+SCALES = {"weight": (0.0, 1.0), "confidence": (0.0, 1.0), "trend": UNBOUNDED, "spend": UNBOUNDED}
+"""What a figure can be at all, where it isn't 0 or more."""
+TURN = 0.25
+"""A trend (log2 of lately over lastingly) over this is rising, under its negative fading."""
+PLAIN_NAME = re.compile(r'[^\s(),:"<>=]+')
+PLAIN_VALUE = re.compile(r'[^\s(),"]+')
+FIGURES = ("weight", "index", "confidence", "trend", "events")
+KINDS: dict[str, tuple[str, ...]] = {
+    "all": (),
+    "any": (),
+    "not": (),
+    "interest": (*FIGURES, "seen_days", "direction", "sources"),
+    "attribute": (*FIGURES, "seen_days", "direction", "sources"),
+    "count": ("times", "within_days", "actions", "sources"),
+    "spend": ("amount",),
+    "frequency": ("times",),
+    "last": ("days",),
+    "segment": (),
+    "users": (),
+}
+"""What each kind of node may have beside it."""
+REQUIRED = {"count": "times", "spend": "amount", "frequency": "times", "last": "days"}
+
+
+class Range(Settings):
+    """Limits of a figure; at least one, none of which rules the other out."""
+
+    min: float | None = None
+    """At least this."""
+    above: float | None = None
+    """More than this."""
+    max: float | None = None
+    """At most this."""
+    below: float | None = None
+    """Less than this."""
+
+    @model_validator(mode="after")
+    def possible(self) -> "Range":
+        """Some figure lies within."""
+        given = [name for name in SIGNS if getattr(self, name) is not None]
+        if not given:
+            raise ValueError("expected one of min, above, max, below")
+        if {"min", "above"} <= set(given) or {"max", "below"} <= set(given):
+            raise ValueError("expected one lower and one upper limit at most")
+        lower = self.min if self.min is not None else self.above
+        upper = self.max if self.max is not None else self.below
+        closed = self.above is None and self.below is None
+        if lower is not None and upper is not None and (lower > upper or (lower == upper and not closed)):
+            raise ValueError(f"impossible range: nothing is {self.text('')}".replace("nothing is  ", "nothing is "))
+        return self
+
+    def within(self, low: float, high: float) -> bool:
+        """Whether a figure of this scale can lie in the range."""
+        reaches = (self.max is None or self.max >= low) and (self.below is None or self.below > low)
+        begins = (self.min is None or self.min <= high) and (self.above is None or self.above < high)
+        return reaches and begins
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limits that are given, by name."""
+        return {name: value for name in SIGNS if (value := getattr(self, name)) is not None}
+
+    @property
+    def positive(self) -> bool:
+        """Whether 0 lies below it."""
+        return (self.min is not None and self.min > 0) or (self.above is not None and self.above >= 0)
+
+    def text(self, name: str, unit: str = "") -> str:
+        """In the short form: `weight>=0.2 weight<0.5`."""
+        return " ".join(f"{name}{SIGNS[key]}{number(value)}{unit}" for key, value in self.limits.items())
+
+
+def number(value: float) -> str:
+    """A number as briefly as it can be written without becoming another."""
+    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 
 class Rule(Settings):
-    """A node of the rule tree: exactly one of `all`, `any`, `not` and `interest`."""
+    """A node of the rule tree: a combination (`all`, `any`, `not`), or a condition with its limits."""
 
     all: tuple["Rule", ...] | None = Field(None, min_length=1)
     """Every one of these holds."""
@@ -25,33 +102,129 @@ class Rule(Settings):
     not_: "Rule | None" = Field(None, alias="not")
     """This doesn't hold."""
     interest: str | None = None
-    """An interest; what lies below it counts for it."""
-    min_weight: float | None = Field(None, ge=0, le=1)
-    """Least weight, 0 to 1, summed over the interest and what lies below it."""
-    seen_within_days: float | None = Field(None, gt=0)
-    """Days back from the snapshot's instant in which the last event in favour of the interest has to lie."""
+    """An interest that the person has; what lies below it counts for it."""
+    attribute: str | None = None
+    """An attribute of another dimension, such as `brand:nike` or `place:oslo`."""
+    weight: Range | None = None
+    """Its weight, 0 to 1, summed over the interest and what lies below it."""
+    index: Range | None = None
+    """Its affinity index: 100 · weight / the population's share."""
+    confidence: Range | None = None
+    """Confidence in the person's weights of that dimension, 0 to 1."""
+    trend: Range | None = None
+    """log2 of its weight lately over that lastingly: 1 is twice as strong lately."""
+    direction: Literal["rising", "fading"] | None = None
+    """A trend over 0.25, or under −0.25."""
+    events: Range | None = None
+    """How many events stand behind it."""
+    seen_days: Range | None = None
+    """Days from the last event in favour of it to the profiles' instant."""
     sources: tuple[str, ...] | None = Field(None, min_length=1)
-    """Sources of which at least one has to have contributed."""
+    """Sources of which at least one contributed; of a `count`, those whose events are counted."""
+    count: str | None = None
+    """Events counted one by one: an attribute such as `interest:sports.running`, or `any`."""
+    times: Range | None = None
+    """How many there are; of a `frequency`, how many in 30 days at the rate of lately."""
+    within_days: float | None = Field(None, gt=0)
+    """Only events of the last so many days."""
+    actions: tuple[str, ...] | None = Field(None, min_length=1)
+    """Only events with one of these actions."""
+    spend: str | None = None
+    """A currency: what the person spends in 30 days, at the rate of lately (needs profiles with habits)."""
+    amount: Range | None = None
+    """How much that is."""
+    frequency: str | None = None
+    """An action: how often the person does it (needs profiles with habits)."""
+    last: str | None = None
+    """An action: when the person did it last (needs profiles with habits)."""
+    days: Range | None = None
+    """Days since then."""
+    segment: str | None = None
+    """The name of another segment, whose rule lies beside this one: its people."""
+    users: Path | None = None
+    """A file of user ids, one a line, beside this rule."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def interests_are_interests(cls, value: Any) -> Any:
+        """`attribute: interest:x` is the long way to write `interest: x`."""
+        if isinstance(value, dict) and isinstance(named := value.get("attribute"), str) and named.startswith("interest:"):
+            return {
+                "interest" if key == "attribute" else key: named.partition(":")[2] if key == "attribute" else each
+                for key, each in value.items()
+            }
+        return value
 
     @model_validator(mode="after")
     def one_kind(self) -> "Rule":
-        """A node is a combination or a condition, and only a condition has limits."""
-        kinds = [
-            name
-            for name, value in (("all", self.all), ("any", self.any), ("not", self.not_), ("interest", self.interest))
-            if value is not None
-        ]
+        """A node is of one kind, and has nothing beside it but what belongs to that."""
+        given = [field.alias or name for name, field in type(self).model_fields.items() if getattr(self, name) is not None]
+        kinds = [each for each in given if each in KINDS]
         if len(kinds) != 1:
-            raise ValueError(f"expected exactly one of all, any, not, interest; found {', '.join(kinds) or 'none'}")
-        if self.interest is None and (self.min_weight is not None or self.seen_within_days is not None or self.sources is not None):
-            raise ValueError("min_weight, seen_within_days and sources belong beside an interest")
+            raise ValueError(f"expected exactly one of {', '.join(KINDS)}; found {', '.join(kinds) or 'none'}")
+        strange = [each for each in given if each not in KINDS and each not in KINDS[kinds[0]]]
+        if strange:
+            allowed = ", ".join(KINDS[kinds[0]]) or "nothing"
+            raise ValueError(f"{', '.join(strange)}: can't stand beside {kinds[0]}; what can: {allowed}")
+        needed = REQUIRED.get(kinds[0])
+        if needed is not None and getattr(self, needed) is None:
+            raise ValueError(f"{kinds[0]} needs {needed}, such as {needed}: {{min: 1}}")
+        if self.trend is not None and self.direction is not None:
+            raise ValueError("expected trend or direction, not both")
+        for name in (self.attribute, self.count if self.count != "any" else None):
+            if name is not None and not all(name.partition(":")[::2]):
+                raise ValueError(f"{name!r}: expected a dimension and a value, such as brand:nike")
+        self.check_scales()
         return self
 
-    def conditions(self) -> Iterator["Rule"]:
-        """The leaves of the tree."""
-        for inner in (*(self.all or ()), *(self.any or ()), *([self.not_] if self.not_ else ())):
-            yield from inner.conditions()
+    def check_scales(self) -> None:
+        """Raise `ValueError` for a range in which the figure can't lie."""
+        for name in (*FIGURES, "seen_days", "times", "days", "amount"):
+            low, high = SCALES.get("spend" if name == "amount" else name, (0.0, math.inf))
+            found = getattr(self, name)
+            if found is not None and not found.within(low, high):
+                scale = f"0 to {number(high)}" if high < math.inf else "0 or more"
+                raise ValueError(f"impossible range: {name} is {scale}, so never {found.text('').replace(' ', ' and ')}")
+
+    @property
+    def kind(self) -> str:
+        """Which of `KINDS` it is."""
+        return next(each for each in KINDS if getattr(self, "not_" if each == "not" else each) is not None)
+
+    @property
+    def parts(self) -> tuple["Rule", ...]:
+        """The nodes right below."""
+        return (*(self.all or ()), *(self.any or ()), *([self.not_] if self.not_ is not None else []))
+
+    @property
+    def key(self) -> tuple[str, str] | None:
+        """(dimension, value) that a condition is about; None where it is about none."""
         if self.interest is not None:
+            return "interest", self.interest
+        named = self.attribute or (self.count if self.count != "any" else None)
+        return (named.partition(":")[0], named.partition(":")[2]) if named is not None else None
+
+    @property
+    def on_profile(self) -> tuple[str, str] | None:
+        """(dimension, value) of the profile rows that a condition reads; None for what isn't in profiles."""
+        if self.kind in ("spend", "frequency", "last"):
+            return ("spend", str(self.spend)) if self.spend is not None else ("action", str(self.frequency or self.last))
+        return self.key
+
+    def conditions(self) -> Iterator["Rule"]:
+        """The leaves of the tree, from left to right."""
+        if self.parts:
+            for inner in self.parts:
+                yield from inner.conditions()
+        else:
+            yield self
+
+    def wanted(self) -> Iterator["Rule"]:
+        """The leaves that aren't negated."""
+        if self.all is not None or self.any is not None:
+            for inner in self.parts:
+                yield from inner.wanted()
+        elif self.not_ is None:
             yield self
 
     def positive(self) -> bool:
@@ -60,99 +233,93 @@ class Rule(Settings):
             return any(each.positive() for each in self.all)
         if self.any is not None:
             return all(each.positive() for each in self.any)
-        return self.not_ is None
+        counted = self.times if self.kind in ("count", "frequency") else self.amount
+        return self.not_ is None and (counted is None or counted.positive)
+
+    def text(self) -> str:
+        """The short form, which `penchant.segments.text.parse_text` reads back to an equal rule."""
+        if self.all is not None or self.any is not None:
+            word = " and " if self.all is not None else " or "
+            return word.join(f"({each.text()})" if each.all or each.any else each.text() for each in self.parts)
+        if self.not_ is not None:
+            return f"not ({self.not_.text()})" if self.not_.all or self.not_.any else f"not {self.not_.text()}"
+        return self.condition_text()
+
+    def condition_text(self) -> str:
+        """A leaf in the short form."""
+        if self.count is not None:
+            last = f"last {number(self.within_days)}d" if self.within_days is not None else ""
+            inner = [subject(self.count) if self.count != "any" else "any", last, names("by", self.actions), names("from", self.sources)]
+            return ranged(f"count({' '.join(each for each in inner if each)})", self.times)
+        for kind, limits, unit in (("spend", self.amount, ""), ("frequency", self.times, ""), ("last", self.days, "d")):
+            if (value := getattr(self, kind)) is not None:
+                return ranged(f"{kind}({quoted(value, PLAIN_NAME)})", limits, unit)
+        if self.segment is not None or self.users is not None:
+            return f"segment:{quoted(self.segment, PLAIN_VALUE)}" if self.segment else f"users:{quoted(str(self.users), PLAIN_VALUE)}"
+        shown = [found.text(name) for name in FIGURES if (found := getattr(self, name)) is not None]
+        shown += [self.seen_days.text("seen", "d")] if self.seen_days is not None else []
+        shown += [self.direction or "", names("from", self.sources)]
+        assert self.key is not None
+        return " ".join(each for each in (subject(":".join(self.key)), *shown) if each)
+
+
+def quoted(text: str, plain: re.Pattern[str]) -> str:
+    """A text as it stands where it is plain, else in quotes."""
+    return text if plain.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
+def subject(key: str) -> str:
+    """`dimension:value` in the short form."""
+    dimension, _, value = key.partition(":")
+    return f"{dimension}:{quoted(value, PLAIN_VALUE)}"
+
+
+def names(word: str, found: tuple[str, ...] | None) -> str:
+    """A list of names behind a word."""
+    return f"{word} {','.join(quoted(each, PLAIN_NAME) for each in found)}" if found else ""
+
+
+def ranged(figure: str, limits: Range | None, unit: str = "") -> str:
+    """A figure with its limits behind it: `count(any)>=1 <=5`."""
+    assert limits is not None
+    return figure + limits.text("", unit)
+
+
+class Top(Settings):
+    """A part of those who meet a rule."""
+
+    people: int = Field(gt=0)
+    """So many, and no more."""
+    by: Literal["weight", "last_at"] = "weight"
+    """Those with the most of it: the weights of the rule's conditions together, or the last event of theirs."""
 
 
 class Segment(Settings):
     """A named rule with what an export needs to know."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)
     """Lower-case letters, digits and dashes."""
     description: str = ""
-    """Who these people are, in words."""
-    purpose: str
-    """What the audience is for."""
+    """Who these people are and what is planned, in words."""
+    owner: str = ""
+    """Who answers for it."""
+    purpose: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    """What the audience is for, as people's choices name it, such as `advertising`."""
+    legal_basis: Literal["consent", "legitimate-interest"] = "legitimate-interest"
+    """With `consent` only people who granted the purpose are exported; with the other, all but those who denied it or opted out."""
+    expires: date | None = None
+    """The last day on which it is exported."""
+    refresh: Literal["daily", "weekly", "monthly", "manual"] = "manual"
+    """How often `penchant segment refresh` finds its people anew."""
     min_size: int = Field(50, ge=50)
     """Fewer people than this are not exported; never below 50."""
+    largest_jump: float = Field(0.5, gt=0)
+    """A refresh that changes the size by more than this share of it stops exports until somebody accepts it."""
     rule: Rule
     """Who belongs to it."""
-
-
-def load_segment(path: Path, taxonomy: Taxonomy, sources: frozenset[str]) -> Segment:
-    """Read a rule and check it against the taxonomy and the sources of the profiles.
-
-    Raises `ConfigError` for unknown interests and sources, with the nearest names, and `PolicyRefusal` for sensitive ones.
-    """
-    segment = load(Segment, path)
-    mistakes, refused = [], []
-    for condition in segment.rule.conditions():
-        assert condition.interest is not None
-        if condition.interest not in taxonomy.by_id:
-            mistakes.append(f"unknown interest {condition.interest!r}{suggestion(condition.interest, sorted(taxonomy.by_id))}")
-        elif condition.interest in taxonomy.sensitive:
-            refused.append(condition.interest)
-        mistakes += [
-            f"unknown source {each!r}{suggestion(each, sorted(sources))}" for each in condition.sources or () if each not in sources
-        ]
-    if not segment.rule.positive():
-        mistakes.append("the rule holds for people nothing is known of; add an interest that is not negated")
-    if mistakes:
-        raise ConfigError(problems(str(path), mistakes))
-    if refused:
-        names = ", ".join(sorted(set(refused)))
-        raise PolicyRefusal(
-            f"{path}: {names}: sensitive. Inferred health, religion, politics, sexuality or ethnicity is special-category data, "
-            "and advertising profiled on it is banned in the EU (DSA art. 26(3)); use an interest that isn't sensitive"
-        )
-    return segment
-
-
-def members(segment: Segment, snapshot: Snapshot) -> ir.Table:
-    """Who is in the segment: `user_id`, `weight` (of the rule's not negated interests together), `last_at`, by falling weight."""
-    profiles = snapshot.profiles
-    rows = profiles.filter((profiles.dimension == "interest") & profiles.value.notin(sorted(snapshot.taxonomy.sensitive) or [""]))
-    wanted = {value for condition in positive_conditions(segment.rule) for value in below(condition, snapshot.taxonomy)}
-    counts = rows.value.isin(sorted(wanted))
-    people = rows.group_by("user_id").having(holds(segment.rule, rows, snapshot))
-    found = people.agg(weight=rows.weight.sum(where=counts), last_at=rows.last_at.max(where=counts))
-    return found.order_by(found.weight.desc(), found.user_id)
-
-
-def below(condition: Rule, taxonomy: Taxonomy) -> list[str]:
-    """The interest and everything under it."""
-    assert condition.interest is not None
-    return [condition.interest, *taxonomy.descendants(condition.interest)]
-
-
-def positive_conditions(rule: Rule) -> Iterator[Rule]:
-    """The conditions that aren't negated."""
-    if rule.interest is not None:
-        yield rule
-    for inner in (*(rule.all or ()), *(rule.any or ())):
-        yield from positive_conditions(inner)
-
-
-def holds(rule: Rule, rows: ir.Table, snapshot: Snapshot) -> ir.BooleanScalar:
-    """The rule as an aggregate over one user's rows."""
-    if rule.all is not None:
-        return reduce(and_, (holds(each, rows, snapshot) for each in rule.all))
-    if rule.any is not None:
-        return reduce(or_, (holds(each, rows, snapshot) for each in rule.any))
-    if rule.not_ is not None:
-        return ~holds(rule.not_, rows, snapshot)
-    matching = rows.value.isin(below(rule, snapshot.taxonomy))
-    result = matching.any()
-    if rule.min_weight is not None:
-        result &= rows.weight.sum(where=matching).fill_null(0.0) >= rule.min_weight
-    if rule.seen_within_days is not None:
-        result &= (matching & (days_before(snapshot.as_of, rows.last_positive_at) <= rule.seen_within_days)).any()
-    if rule.sources is not None:
-        from_source = reduce(or_, (rows.sources.contains(each) for each in rule.sources))
-        result &= (matching & from_source).any()
-    return result
-
-
-def known_sources(snapshot: Snapshot) -> frozenset[str]:
-    """Every source that contributed to any profile."""
-    column = snapshot.state.select(source=snapshot.state.sources.unnest()).distinct().to_pyarrow()["source"]
-    return frozenset(column.to_pylist())
+    top: Top | None = None
+    """Only the first so many of them."""
+    include: Path | None = None
+    """A file of user ids, one a line, who belong to it whatever the rule says."""
+    exclude: Path | None = None
+    """A file of user ids who don't, whatever else is said."""

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -16,36 +16,9 @@ from typing import Any
 import click
 
 from penchant import __version__
+from penchant.cli.options import Existing, File, Instant, example, profiles_option
+from penchant.cli.segments import audit, segment, user
 from penchant.errors import MissingExtraError, PenchantError
-
-File = click.Path(path_type=Path)
-Existing = click.Path(exists=True, path_type=Path)
-
-
-class Instant(click.ParamType[datetime]):
-    """An ISO 8601 time; without an offset it is UTC."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """A text as an aware `datetime`."""
-        if isinstance(value, datetime):
-            return value
-        try:
-            moment = datetime.fromisoformat(value)
-            return moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no time; write it like 2026-03-31 or 2026-03-31T18:00+02:00", param, ctx)
-
-
-def example(text: str) -> Callable[[Any], Any]:
-    """Add an example to a command's help."""
-
-    def add(command: Any) -> Any:
-        command.__doc__ = f"{command.__doc__}\n\n    \b\n    Example:\n      {text}\n    "
-        return command
-
-    return add
 
 
 def prepare_output() -> None:
@@ -75,7 +48,9 @@ def cli() -> None:
       penchant ingest   sources → events, and rejects with reasons
       penchant tag      events → tags, each distinct text once
       penchant profile  events + tags → profiles; update, show, restore …
-      penchant segment  profiles + a rule → an audience file
+      penchant segment  profiles + a rule → who, why, how many; an audience file
+      penchant user     opt-outs and consent, heeded by every export
+      penchant audit    the log of exports
       penchant report   all of it on one page
     """  # noqa: D301 - click wants the backspace itself
 
@@ -327,11 +302,6 @@ def profile_build(events: Path, tags: Path, policy: Path | None, taxonomy: Path 
     )
 
 
-def profiles_option(command: Any) -> Any:
-    """The store that a command reads or changes."""
-    return click.option("--profiles", default="out/profiles", show_default=True, help="The store: a folder, or a URL.")(command)
-
-
 @profile.command("update")
 @inputs_options
 @profiles_option
@@ -499,45 +469,6 @@ def profile_fuse(
 
 
 @cli.group()
-def segment() -> None:
-    """See and export who meets a rule."""
-
-
-def segment_options(command: Any) -> Any:
-    """The rule and the snapshot it is asked of."""
-    return click.argument("rule", type=Existing)(profiles_option(command))
-
-
-@segment.command("size")
-@segment_options
-@example("penchant segment size configs/segments/runners.yaml")
-def segment_size(rule: Path, profiles: str) -> None:
-    """Say how many people meet RULE; a size under 50 is not shown."""
-    from penchant.profiles.snapshot import load
-    from penchant.segments.export import shown_size, size
-    from penchant.segments.rule import known_sources, load_segment
-
-    snapshot = load(profiles)
-    found = load_segment(rule, snapshot.taxonomy, known_sources(snapshot))
-    click.echo(f"{found.name}: {shown_size(size(found, snapshot))} people as of {snapshot.about['as_of']}")
-
-
-@segment.command("export")
-@segment_options
-@click.option("-o", "--output", type=File, required=True, help="CSV file: user_id, weight, last_at.")
-@example("penchant segment export configs/segments/runners.yaml -o out/runners.csv")
-def segment_export(rule: Path, profiles: str, output: Path) -> None:
-    """Write the people who meet RULE as CSV, with an audience label beside it."""
-    from penchant.profiles.snapshot import load
-    from penchant.segments.export import export_csv
-    from penchant.segments.rule import known_sources, load_segment
-
-    snapshot = load(profiles)
-    label = export_csv(load_segment(rule, snapshot.taxonomy, known_sources(snapshot)), snapshot, output)
-    click.echo(f"{label['audience_count']:,} people: {output}")
-
-
-@cli.group()
 def taxonomy() -> None:
     """Check a taxonomy, or import the IAB's."""
 
@@ -580,3 +511,7 @@ def report(config: Path, output: Path) -> None:
 
     write_text(output, overview_page(load(ReportSettings, config)))
     click.echo(f"report: {output}")
+
+
+for each in (segment, user, audit):
+    cli.add_command(each)
