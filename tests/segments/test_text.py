@@ -44,11 +44,15 @@ def test_ways_to_write_the_same(text: str, same: str) -> None:
 @pytest.mark.parametrize(
     ("text", "character", "message"),
     [
-        ("interest:a weight 0.2", 19, "'0.2' can't stand here; expected >=, >, <=, <"),
+        ("interest:a weight 0.2", 19, "'0.2' can't stand here; expected >=, >, <= or <"),
         ("interest:a weight>=1.5", 12, "impossible range: weight is 0 to 1, so never >=1.5"),
         ("interest:a weight>=0.5 weight<0.2", 1, "impossible range: nothing is >=0.5 <0.2"),
         ("interest:a weight>=0.1 weight>=0.2", 24, "weight is limited twice"),
-        ("interest:a and", 15, "the end can't stand here; expected (, an attribute such as interest:sports.running"),
+        (
+            "interest:a and",
+            15,
+            "the end can't stand here; expected an attribute such as interest:sports.running, count(…), spend(CURRENCY), frequency(ACTION), last(ACTION), ( or not",
+        ),
         ("interest:a )", 12, "')' can't stand here; expected the end"),
         ("seen<30d", 1, "a limit needs an attribute before it"),
         ("interest:a or seen<30d", 15, "a limit needs an attribute before it"),

@@ -18,15 +18,18 @@ DESTINATIONS = ("csv", "parquet", "jsonl", "openrtb", "google", "meta", "tiktok"
 
 
 class RuleOrFile(click.ParamType[str]):
-    """A rule in the short form, or the name of a file that has to be there."""
+    """A rule in the short form, a segment's name in configs/segments, or a file that has to be there."""
 
     name = "rule"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The text as it is; a missing file is refused."""
-        from penchant.segments.load import is_text
+        from penchant.segments.load import FOLDER, is_text
 
-        return value if is_text(value) else str(Existing.convert(value, param, ctx))
+        if is_text(value):
+            return str(value)
+        named = FOLDER / f"{value}.yaml"
+        return str(named if named.is_file() else Existing.convert(value, param, ctx))
 
 
 def records_option(command: Any) -> Any:
@@ -129,10 +132,12 @@ def segment_size(audience: Any, snapshot: Any, epsilon: float | None) -> None:
 
     name, count = audience.segment.name, size(audience, snapshot)
     if epsilon is None:
-        click.echo(f"{name}: {shown_size(count)} people as of {snapshot.about['as_of']}")
+        click.echo(f"{name}: {shown_size(count)} people as of {snapshot.as_of:%Y-%m-%d %H:%M} UTC")
         return
     found = private_counts({name: count}, epsilon)[name]
-    click.echo(f"{name}: {found.value:,} ± {found.accuracy:,.0f} people (epsilon {epsilon:g}, 95%) as of {snapshot.about['as_of']}")
+    click.echo(
+        f"{name}: {found.value:,} ± {found.accuracy:,.0f} people (epsilon {epsilon:g}, 95%) as of {snapshot.as_of:%Y-%m-%d %H:%M} UTC"
+    )
 
 
 @segment.command("try")
@@ -157,7 +162,11 @@ def segment_funnel(audience: Any, snapshot: Any, picture: Path | None, as_json: 
     from penchant.segments.insight import funnel
 
     steps = funnel(audience, snapshot)
-    click.echo(json.dumps(dict(shown_funnel(steps)), ensure_ascii=False) if as_json else funnel_text(steps))
+    click.echo(
+        json.dumps([{"step": step, "people": people} for step, people in shown_funnel(steps)], ensure_ascii=False)
+        if as_json
+        else funnel_text(steps)
+    )
     draw(picture, lambda drawn: drawn.funnel(shown_funnel(steps)))
 
 
@@ -251,6 +260,7 @@ def segment_fairness(audience: Any, snapshot: Any, groups: Path, column: str, pi
 @example("penchant segment refresh configs/segments/*.yaml")
 def segment_refresh(audiences: list[Any], snapshot: Any, records: Path, by: str, every: bool) -> None:
     """Find the people of RULES anew where their schedule says so, and record who entered and who left; a cron job's command."""
+    from penchant.reports.segments_text import changes_text
     from penchant.segments.counts import shown_size
     from penchant.segments.life import Records
 
@@ -263,8 +273,7 @@ def segment_refresh(audiences: list[Any], snapshot: Any, records: Path, by: str,
         found = life.refresh(audience, snapshot, by)
         jump = "; a JUMP: exports are stopped until somebody accepts it" if found["jump"] and not found["accepted"] else ""
         click.echo(
-            f"{name}: {shown_size(found['size'])} people, {shown_size(found['entered'])} entered, {shown_size(found['left'])} left "
-            f"(refresh {found['number']}, version {found['version']}){jump}"
+            f"{name}: {shown_size(found['size'])} people, {changes_text(found)} (refresh {found['number']}, version {found['version']}){jump}"
         )
 
 
@@ -291,11 +300,10 @@ def segment_history(name: str, records: Path, picture: Path | None) -> None:
 @example("penchant segment diff runners -o out/runners-diff")
 def segment_diff(name: str, records: Path, since: int | None, output: Path) -> None:
     """Write who entered the segment NAME by its last refresh, and who left."""
-    from penchant.segments.counts import shown_size
     from penchant.segments.life import known, write_changes
 
-    entered, left, first, last = write_changes(known(records, name), output, since)
-    click.echo(f"{name}: {shown_size(entered)} entered, {shown_size(left)} left between refreshes {first} and {last}: {output}")
+    first, last = write_changes(known(records, name), output, since)
+    click.echo(f"{name}: who entered and who left between refreshes {first} and {last}: {output}")
 
 
 @segment.command("accept")
@@ -353,7 +361,7 @@ def segment_export(
         click.echo(f"{audience.segment.name}: nobody to {only}: no file")
         return
     for reason_text, count in label["penchant"]["dropped"].items():
-        click.echo(f"dropped {count:,} × {reason_text}", err=True)
+        click.echo(f"dropped {count:,} × {reason_text}" if isinstance(count, int) else f"dropped {count} × {reason_text}", err=True)
     click.echo(f"{shown_size(label['audience']['count'])} people: {output}")
 
 
@@ -459,16 +467,16 @@ def audit() -> None:
 @example("penchant audit show --last 5")
 def audit_show(records: Path, last: int, as_json: bool) -> None:
     """List the last entries."""
+    from penchant.segments.counts import shown_size
     from penchant.segments.life import Records
 
     for each in list(Records(records).audit.entries())[-last:]:
         if as_json:
             click.echo(json.dumps(each, ensure_ascii=False))
         else:
-            where = " ".join(
-                f"{name}={each[name]}" for name in ("segment", "destination", "purpose", "people", "file", "reason") if each.get(name)
-            )
-            click.echo(f"{each['number']:>5}  {each['at'][:19]}  {each['by']}  {each['what']}  {where}")
+            people = f"{shown_size(each['people'])} people" if "people" in each else ""
+            where = " ".join(f"{name}={each[name]}" for name in ("segment", "destination", "purpose", "file", "reason") if each.get(name))
+            click.echo(f"{each['number']:>5}  {each['at'][:19]}  {each['by']}  {each['what']}  {where}  {people}".rstrip())
 
 
 @audit.command("verify")

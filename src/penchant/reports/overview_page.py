@@ -23,7 +23,7 @@ from penchant.profiles.snapshot import Snapshot, load, user_profile
 from penchant.profiles.view import by_dimension, heading
 from penchant.reports import pictures, segment_pictures
 from penchant.reports.page import render
-from penchant.reports.segments_text import shown_funnel, shown_history, shown_matrix
+from penchant.reports.segments_text import changes_text, shown_funnel, shown_history, shown_matrix
 from penchant.reports.training_page import report_values
 from penchant.segments.counts import shown_size
 from penchant.segments.insight import funnel, overlaps, special
@@ -227,7 +227,7 @@ def one_segment(audience: Audience, snapshot: Snapshot, records: Path | None) ->
         "special": segment_pictures.special([(row["label"], row["index"], row["share"]) for row in standing[:SPECIAL]]) if standing else "",
         "history": segment_pictures.sizes_over_time(*shown_history(refreshes)) if len(refreshes) > 1 else "",
     }
-    changes = {name: shown_size(refreshes[-1][name]) for name in ("entered", "left")} if len(refreshes) > 1 else None
+    changes = changes_text(refreshes[-1]) if len(refreshes) > 1 else None
     return {
         "segment": audience.segment,
         "rule": audience.rule.text(),

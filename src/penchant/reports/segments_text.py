@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from penchant.profiles.snapshot import Snapshot
-from penchant.segments.counts import SMALLEST_SHOWN, shown_overlap, shown_size, shown_steps
+from penchant.segments.counts import SMALLEST_SHOWN, shown_changes, shown_overlap, shown_size, shown_steps
 from penchant.segments.insight import Curve
 from penchant.segments.load import SCRATCH
 from penchant.segments.people import Audience
@@ -46,10 +46,15 @@ def called(audiences: Sequence[Audience]) -> list[str]:
 
 
 def shown_history(refreshes: Sequence[dict[str, Any]]) -> tuple[list[datetime], list[int], list[int], list[int]]:
-    """When a segment was refreshed, its sizes, who entered and who left; those under 50 as 0, since none of them is drawn."""
+    """When a segment was refreshed, its sizes, who entered and who left; those that aren't shown as 0, since none of them is drawn."""
     visible = [each for each in refreshes if each["size"] >= SMALLEST_SHOWN]
-    changes = [[each[name] if each[name] >= SMALLEST_SHOWN else 0 for each in visible] for name in ("entered", "left")]
-    return [each["as_of"] for each in visible], [each["size"] for each in visible], changes[0], changes[1]
+    changes = [shown_changes(each["entered"], each["left"]) or (0, 0) for each in visible]
+    return (
+        [each["as_of"] for each in visible],
+        [each["size"] for each in visible],
+        [entered for entered, _ in changes],
+        [left for _, left in changes],
+    )
 
 
 def curve_text(curve: Curve) -> str:
@@ -65,11 +70,12 @@ def curve_text(curve: Curve) -> str:
 
 
 def shown_matrix(found: Sequence[Sequence[int]]) -> list[list[int | None]]:
-    """Overlaps as they may be shown; on the diagonal the sizes."""
+    """Overlaps as they may be shown; on the diagonal the sizes, but for a segment within another that has only a few people more."""
     sizes = [row[n] for n, row in enumerate(found)]
+    told = {a for a, row in enumerate(found) for b, both in enumerate(row) if both == sizes[a] and 0 < sizes[b] - sizes[a] < SMALLEST_SHOWN}
     return [
         [
-            (size if size >= SMALLEST_SHOWN else None) if a == b else shown_overlap(sizes[a], sizes[b], count)[0]
+            (size if size >= SMALLEST_SHOWN and a not in told else None) if a == b else shown_overlap(sizes[a], sizes[b], count)[0]
             for b, count in enumerate(row)
         ]
         for a, (row, size) in enumerate(zip(found, sizes, strict=True))
@@ -126,6 +132,8 @@ def values_text(figure: dict[str, Any], snapshot: Snapshot) -> str:
             found.append(f"{(snapshot.as_of - value).total_seconds() / 86_400:.1f} days ago")
         elif name == "rate":
             found.append(f"{value:,.2f} per 30 days")
+        elif name == "source" and figure["weight"] is None:
+            continue  # nothing at all is no other source
         elif name == "source":
             found.append("from such a source" if value else "from other sources")
         elif name != "lately":
@@ -138,6 +146,14 @@ def event_text(event: dict[str, Any]) -> str:
     return f"{event['occurred_at']:%Y-%m-%d} {event['source']}/{event['action']}: {event['snippet']}"
 
 
+def changes_text(refresh: dict[str, Any]) -> str:
+    """How many entered and left, where both may be shown."""
+    if refresh["number"] == 1:
+        return "the first time"
+    changes = shown_changes(refresh["entered"], refresh["left"])
+    return f"{changes[0]:,} entered, {changes[1]:,} left" if changes is not None else "too few entered or left to be shown"
+
+
 def history_text(name: str, refreshes: Sequence[dict[str, Any]], now: datetime) -> str:
     """Each refresh of a segment: when, of which profiles, how many, how many came and went."""
     lines = [
@@ -147,6 +163,6 @@ def history_text(name: str, refreshes: Sequence[dict[str, Any]], now: datetime) 
         jump = "" if not each["jump"] else "  JUMP, accepted" if each["accepted"] else "  JUMP: exports are stopped"
         lines.append(
             f"{each['number']:>4}  {each['at']:%Y-%m-%d %H:%M}  version {each['version']}  as of {each['as_of']:%Y-%m-%d}  "
-            f"{shown_size(each['size']):>14} people  +{shown_size(each['entered'])}  −{shown_size(each['left'])}{jump}"
+            f"{shown_size(each['size']):>14} people  {changes_text(each)}{jump}"
         )
     return "\n".join(lines)

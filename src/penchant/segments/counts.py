@@ -46,6 +46,11 @@ def shown_overlap(a: int, b: int, both: int) -> tuple[int | None, int | None, in
     return parts if min(parts) >= SMALLEST_SHOWN else (None, None, None)
 
 
+def shown_changes(entered: int, left: int) -> tuple[int, int] | None:
+    """How many entered and left between two sizes that are shown; None where one of them is under 50, since it follows from the other."""
+    return (entered, left) if min(entered, left) >= SMALLEST_SHOWN else None
+
+
 @dataclass(frozen=True)
 class PrivateCount:
     """A count with noise. It may be shown whatever its size: the noise protects people, not a minimum."""

@@ -67,6 +67,7 @@ def customer_list(
             linter.dropped["person", NO_CONSENT] += 1
         else:
             linter.person(user, rows)
+    linter.dropped.update({("row", reason): count for reason, count in identities.broken.items()})
     if linter.malformed > rejected_share * linter.present:
         raise looks_wrong(name, identities.path, linter, rejected_share)
     return Listing(

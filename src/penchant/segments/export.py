@@ -1,5 +1,6 @@
 """Audiences as files for a destination: found, checked, freed of everybody who said no, logged, and only then put in place."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from penchant.errors import ConfigError, DataError, PolicyRefusal
 from penchant.files import file_digest, fingerprint, write_json, written_aside
 from penchant.profiles.snapshot import Snapshot
 from penchant.segments.choices import Choices
-from penchant.segments.counts import shown_size
+from penchant.segments.counts import SMALLEST_SHOWN, shown_size
 from penchant.segments.customer_list import Listing
 from penchant.segments.destinations import NEEDS_IDENTITIES, Destinations, listing, write
 from penchant.segments.identity import Identities
@@ -25,6 +26,7 @@ from penchant.segments.load import column, uses_sensitive
 from penchant.segments.people import Audience, below
 from penchant.taxonomy import AUDIENCE_1_1, Taxonomy
 
+log = logging.getLogger(__name__)
 AD_CONSENT = ("ad_user_data", "ad_personalization")
 """Purposes that Google asks consent to, as people's choices name them."""
 OWN = ("csv", "parquet", "jsonl")
@@ -73,9 +75,12 @@ def export(
     found = listing(destination, settings, with_details(people, audience, snapshot, choices, destination, settings, only), identities)
     if only is None:
         require_size(len(found.people), getattr(settings, destination).min_size, audience.segment.name, destination, found)
+    if not len(found.table) and only is not None:
+        log.info("%s: nobody to %s can be matched at %s: %s", audience.segment.name, only, destination, reasons(found))
+        return None
     if not len(found.table):
         raise DataError(f"{output}: nobody left to write; {reasons(found)}")
-    label = label_of(audience, snapshot, refresh, destination, settings, found)
+    label = label_of(audience, snapshot, refresh, destination, settings, found, len(allowed) if only == "add" else len(found.people))
     now = kept(snapshot, delivered, found, only)
     with ExitStack() as stack:  # put in place in the opposite order: what was delivered, the list, what goes beside it
         if only != "remove":
@@ -232,7 +237,7 @@ def outside_id(value: str, taxonomy: Taxonomy) -> tuple[str, str] | None:
 
 
 def label_of(
-    audience: Audience, snapshot: Snapshot, refresh: dict[str, Any], destination: str, settings: Destinations, found: Listing
+    audience: Audience, snapshot: Snapshot, refresh: dict[str, Any], destination: str, settings: Destinations, found: Listing, count: int
 ) -> dict[str, Any]:
     """The audience label: the fields of the IAB Tech Lab's data label, and what Penchant can say beyond them."""
     segment = audience.segment
@@ -243,7 +248,7 @@ def label_of(
             "standard_name": standard_names(audience, snapshot.taxonomy),
             "description": segment.description,
             "geography": settings.provider.geography,
-            "count": len(found.people),
+            "count": count,
             "precision_level": "individual",
             "match_key": match_key(destination),
             "expansion": "none",
@@ -267,10 +272,15 @@ def label_of(
             "profiles_version": refresh["profiles_version"],
             "policy_fingerprint": refresh["policy"],
             "bundle_fingerprint": refresh["bundle"],
-            "dropped": {f"{identifier}: {reason}": count for (identifier, reason), count in found.dropped.most_common()},
+            "dropped": {f"{of}: {reason}": shown_dropped(of, number) for (of, reason), number in found.dropped.most_common()},
             "penchant": __version__,
         },
     }
+
+
+def shown_dropped(identifier: str, number: int) -> int | str:
+    """How many rows or cells were dropped; of people, as they may be counted."""
+    return number if identifier != "person" or number >= SMALLEST_SHOWN else shown_size(number)
 
 
 def standard_names(audience: Audience, taxonomy: Taxonomy) -> list[dict[str, str]]:

@@ -75,9 +75,9 @@ class Life:
         if not path.is_file():
             return []
         try:
-            found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            found = [json.loads(line) for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n")]
             return [each | {"at": datetime.fromisoformat(each["at"]), "as_of": datetime.fromisoformat(each["as_of"])} for each in found]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"{path}: damaged: {error}; get it from a backup, or move the folder away and refresh anew") from error
 
     @property
@@ -103,8 +103,9 @@ class Life:
         before = self.refreshes
         last = before[-1] if before else None
         version = self.version_of(definition, last)
-        of_profiles = snapshot.head.table.version()
-        if last is not None and (last["version"], last["profiles_version"], last["as_of"]) == (version, of_profiles, snapshot.as_of):
+        table = snapshot.head.table
+        of_profiles = {"profiles_id": str(table.metadata().id), "profiles_version": table.version()}
+        if last is not None and last["version"] == version and all(last[name] == each for name, each in of_profiles.items()):
             return last
         number = last["number"] + 1 if last is not None else 1
         people = find(audience, snapshot)
@@ -119,7 +120,7 @@ class Life:
             "by": by,
             "version": version,
             "definition": fingerprint(definition),
-            "profiles_version": of_profiles,
+            **of_profiles,
             "as_of": snapshot.as_of,
             "policy": snapshot.about["policy_fingerprint"],
             "bundle": snapshot.about["bundle_fingerprint"],
@@ -232,12 +233,12 @@ def known(folder: Path, name: str) -> Life:
     return records.of(name)
 
 
-def write_changes(life: Life, output: Path, since: int | None = None) -> tuple[int, int, int, int]:
-    """Write who entered and who left by the last refresh as `entered.csv` and `left.csv` in a folder; how many, and the refreshes compared."""
+def write_changes(life: Life, output: Path, since: int | None = None) -> tuple[int, int]:
+    """Write who entered and who left by the last refresh as `entered.csv` and `left.csv` in a folder; the refreshes compared."""
     holds_only(output, ("entered.csv", "left.csv"))
     entered, left, first, last = life.changed(since)
     with written_aside(output) as aside:
         aside.mkdir()
         for name, users in (("entered", entered), ("left", left)):
             pa_csv.write_csv(pa.table({"user_id": pa.array(users, pa.string())}), aside / f"{name}.csv")
-    return len(entered), len(left), first, last
+    return first, last

@@ -72,8 +72,9 @@ def read_users(path: Path) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text: {error}") from error
-    except OSError as error:
-        raise DataError(f"{path}: can't be read: {error.strerror}; expected a file of user ids, one a line") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        why = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path}: can't be read: {why}; expected a file of user ids, one a line") from error
     found = list(dict.fromkeys(each for line in lines if (each := line.strip())))
     found = found[1:] if found[:1] == ["user_id"] else found
     if not found:

@@ -55,24 +55,24 @@ NAME: /[^\s(),:"<>=]+/
 %ignore /\s+/
 """
 MEANINGS = {
-    "FIGURE": "weight, index, confidence, trend, events",
-    "SEEN": "seen",
-    "DIRECTION": "rising, fading",
-    "HABIT": "spend(CURRENCY), frequency(ACTION)",
-    "LAST": "last",
-    "ANY": "any",
-    "SIGN": ">=, >, <=, <",
-    "DAYS": "a time such as 30d, 12h or 2w",
-    "NUMBER": "a number",
-    "ATTRIBUTE": "an attribute such as interest:sports.running",
-    "NAME": "a name",
-    "LPAR": "(",
-    "RPAR": ")",
-    "COMMA": ",",
-    "COUNT": "count(",
-    "$END": "the end",
+    "ATTRIBUTE": ["an attribute such as interest:sports.running"],
+    "NUMBER": ["a number"],
+    "DAYS": ["a time such as 30d, 12h or 2w"],
+    "NAME": ["a name"],
+    "FIGURE": ["weight", "index", "confidence", "trend", "events"],
+    "SEEN": ["seen"],
+    "DIRECTION": ["rising", "fading"],
+    "COUNT": ["count(…)"],
+    "HABIT": ["spend(CURRENCY)", "frequency(ACTION)"],
+    "LAST": ["last"],
+    "ANY": ["any"],
+    "SIGN": [">=", ">", "<=", "<"],
+    "COMMA": [","],
+    "LPAR": ["("],
+    "RPAR": [")"],
+    "$END": ["the end"],
 }
-"""What a reader knows the grammar's words by; those not named are called by themselves, small."""
+"""What a reader knows the grammar's words by, in the order in which they are told; those not named are called by themselves, small."""
 LIMITS = {sign: name for name, sign in SIGNS.items()}
 DAYS = {"d": 1.0, "h": 1 / 24, "w": 7.0}
 LIMIT_KEYS = ("weight", "index", "confidence", "trend", "events", "seen_days", "direction", "sources")
@@ -133,7 +133,13 @@ def expectation(error: UnexpectedInput) -> str:
         )
     if "ATTRIBUTE" in allowed:  # a limit could stand there, but means nothing without an attribute
         allowed -= {"FIGURE", "SEEN", "DIRECTION", "FROM"}
-    wanted = sorted(MEANINGS.get(each, each.lower()) for each in allowed if each != "QUOTED" and not each.startswith("__"))
+    known = list(MEANINGS)
+    told = sorted(
+        (each for each in allowed if each != "QUOTED" and not each.startswith("__")),
+        key=lambda each: (known.index(each) if each in known else len(known), each),
+    )
+    wanted = [text for each in told for text in MEANINGS.get(each, [each.lower()])]
+    wanted = [f"{text}(ACTION)" if text == "last" and "ATTRIBUTE" in allowed else text for text in wanted]
     options = " or ".join((", ".join(wanted[:-1]), wanted[-1])) if len(wanted) > 1 else "".join(wanted)
     return f"{found} can't stand here" + (f"; expected {options}" if options else "")
 
@@ -173,7 +179,7 @@ def bounded(bounds: Sequence[dict[str, Any]], wanted: str) -> dict[str, float]:
     for each in bounds:
         name, value = LIMITS[str(each["sign"])], each["value"]
         if value.type != wanted:
-            raise Pointed(f"{str(value)!r} can't stand here; expected {MEANINGS[wanted]}", value.start_pos or 0)
+            raise Pointed(f"{str(value)!r} can't stand here; expected {MEANINGS[wanted][0]}", value.start_pos or 0)
         if name in result:
             raise Pointed("it is limited twice", each["sign"].start_pos or 0)
         result[name] = days(value) if wanted == "DAYS" else float(value)
