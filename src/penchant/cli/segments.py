@@ -44,9 +44,25 @@ def by_option(command: Any) -> Any:
     return click.option("--by", default=getpass.getuser, show_default="your login", help="Who does this, for the log.")(command)
 
 
+def svg_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """A picture's file, whose name has to say what it is."""
+    if value is not None and value.suffix.lower() != ".svg":
+        raise click.BadParameter(f"{str(value)!r}: pictures are SVG; name it like {value.with_suffix('.svg')}", ctx, param)
+    return value
+
+
+def some_words(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """A reason for the log, without what identifies people: nothing is ever deleted there."""
+    from penchant.ingest.clean import clean, mask
+
+    if param.required and not value.strip():
+        raise click.BadParameter("say it in some words", ctx, param)
+    return mask(clean(value))
+
+
 def picture_option(command: Any) -> Any:
     """A picture beside the text."""
-    return click.option("--picture", type=File, help="Draw it, too: an SVG file.")(command)
+    return click.option("--picture", type=File, callback=svg_file, help="Draw it, too: an SVG file.")(command)
 
 
 def json_option(command: Any) -> Any:
@@ -211,12 +227,12 @@ def segment_overlap(audiences: list[Any], snapshot: Any, picture: Path | None) -
 @example("penchant segment special configs/segments/runners.yaml --top 10")
 def segment_special(audience: Any, snapshot: Any, top: int, picture: Path | None) -> None:
     """Show what the people who meet RULE have more of than all others, as an index (100: as much)."""
-    from penchant.reports.segments_text import special_text
+    from penchant.reports.segments_text import shown_special, special_text
     from penchant.segments.insight import special
 
     found = special(audience, snapshot)
     click.echo(special_text(found, top))
-    draw(picture, lambda drawn: drawn.special([(row["label"], row["index"], row["share"]) for row in found[:top]]))
+    draw(picture, lambda drawn: drawn.special(shown_special(found, top)))
 
 
 @segment.command("why")
@@ -245,9 +261,9 @@ def segment_fairness(audience: Any, snapshot: Any, groups: Path, column: str, pi
 
     from penchant.segments.fairness import fairness, fairness_text, read_groups
     from penchant.segments.insight import find
+    from penchant.segments.load import known_people
 
-    everybody = snapshot.profiles.select("user_id").distinct()
-    found = fairness(find(audience, snapshot), everybody, ibis.memtable(read_groups(groups, column)))
+    found = fairness(find(audience, snapshot), known_people(snapshot), ibis.memtable(read_groups(groups, column)))
     click.echo(fairness_text(found))
     draw(picture, lambda drawn: drawn.shares(found))
 
@@ -266,6 +282,7 @@ def segment_refresh(audiences: list[Any], snapshot: Any, records: Path, by: str,
 
     for audience in audiences:
         require_file(audience)
+    for audience in audiences:
         name, life = audience.segment.name, Records(records).of(audience.segment.name)
         if not every and not life.due(audience.segment.refresh, datetime.now(UTC)):
             click.echo(f"{name}: not due ({audience.segment.refresh}); --all to refresh it nevertheless")
@@ -310,7 +327,7 @@ def segment_diff(name: str, records: Path, since: int | None, output: Path) -> N
 @click.argument("name")
 @records_option
 @by_option
-@click.option("--reason", required=True, help="Why the new size is right, for the log.")
+@click.option("--reason", required=True, callback=some_words, help="Why the new size is right, for the log.")
 @example("penchant segment accept runners --reason 'the spring catalogue went out'")
 def segment_accept(name: str, records: Path, by: str, reason: str) -> None:
     """Let the segment NAME be exported again after a jump of its size."""
@@ -328,7 +345,7 @@ def segment_accept(name: str, records: Path, by: str, reason: str) -> None:
 @click.option("--identities", type=Existing, help="Table of e-mails, phones, device ids … by user_id, for the ad platforms.")
 @click.option("--config", type=Existing, help="Settings of the destinations, such as configs/destinations.yaml; absent: the defaults.")
 @click.option("--only", type=click.Choice(["add", "remove"]), help="Only whom the destination lacks, or whom it has to remove.")
-@click.option("--reason", default="", help="What for, for the log.")
+@click.option("--reason", default="", callback=some_words, help="What for, for the log.")
 @click.option("-o", "--output", type=File, required=True, help="File to write; a label goes beside it.")
 @example("penchant segment export configs/segments/runners.yaml --destination meta --identities identities.csv -o out/runners-meta.csv")
 def segment_export(
@@ -353,6 +370,8 @@ def segment_export(
     from penchant.segments.life import Records
 
     require_file(audience)
+    if output.resolve() in {each.resolve() for each in (identities, config, Path(audience.origin)) if each is not None}:
+        raise ConfigError(f"{output}: is read by this export; name another file to write")
     settings = load(Destinations, config) if config is not None else Destinations()
     people = read_identities(identities, settings.columns) if identities is not None else None
     choices = Choices(snapshot.head.store.uri)
@@ -390,8 +409,20 @@ def user_opt_out(user_id: str, lift: bool, at: datetime | None, reason: str, pro
     choices = Choices(profiles)
     (choices.lift_opt_out if lift else choices.opt_out)(user_id, at, reason)
     click.echo(f"{user_id}: {'opt-out lifted' if lift else 'opted out of everything'}")
+    say_unknown(user_id, profiles)
     if not lift:
         say_removals(user_id, records)
+
+
+def say_unknown(user_id: str, profiles: str) -> None:
+    """Say where the profiles know nobody of a name, which may be mistyped."""
+    from penchant.profiles.snapshot import load
+    from penchant.profiles.store import Store
+
+    if Store(profiles).exists():
+        state = load(profiles).state
+        if not state.filter(state.user_id == user_id).count().to_pyarrow().as_py():
+            click.echo(f"the profiles know no {user_id} yet; is the id right?", err=True)
 
 
 def say_removals(user_id: str, records: Path) -> None:
@@ -420,6 +451,7 @@ def user_consent(user_id: str, purpose: str, status: str, at: datetime | None, r
     choices.consent(user_id, purpose, status, at, reason)
     latest = next(each for each in choices.of_user(user_id) if each["purpose"] == purpose)
     click.echo(f"{user_id}: {purpose} {latest['status']} since {latest['at']:%Y-%m-%d %H:%M} UTC")
+    say_unknown(user_id, profiles)
     if latest["status"] == "denied":
         say_removals(user_id, records)
 

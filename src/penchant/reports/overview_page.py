@@ -23,7 +23,7 @@ from penchant.profiles.snapshot import Snapshot, load, user_profile
 from penchant.profiles.view import by_dimension, heading
 from penchant.reports import pictures, segment_pictures
 from penchant.reports.page import render
-from penchant.reports.segments_text import changes_text, shown_funnel, shown_history, shown_matrix
+from penchant.reports.segments_text import changes_text, shown_funnel, shown_history, shown_matrix, shown_special
 from penchant.reports.training_page import report_values
 from penchant.segments.counts import shown_size
 from penchant.segments.insight import funnel, overlaps, special
@@ -224,7 +224,7 @@ def one_segment(audience: Audience, snapshot: Snapshot, records: Path | None) ->
     refreshes = Records(records).of(audience.segment.name).refreshes if records is not None else []
     drawn = {
         "funnel": segment_pictures.funnel(shown_funnel(steps)),
-        "special": segment_pictures.special([(row["label"], row["index"], row["share"]) for row in standing[:SPECIAL]]) if standing else "",
+        "special": segment_pictures.special(shown_special(standing, SPECIAL)) if standing else "",
         "history": segment_pictures.sizes_over_time(*shown_history(refreshes)) if len(refreshes) > 1 else "",
     }
     changes = changes_text(refreshes[-1]) if len(refreshes) > 1 else None

@@ -164,8 +164,8 @@ def curve(title: str, thresholds: Sequence[float], sizes: Sequence[int | None], 
 LOWEST_INDEX, HIGHEST_INDEX = 10.0, 1000.0
 
 
-def special(rows: Sequence[tuple[str, float, float]]) -> str:
-    """What sets a segment apart: (attribute, index, share) rows.
+def special(rows: Sequence[tuple[str, float, float | None]]) -> str:
+    """What sets a segment apart: (attribute, index, share) rows; None for a share that may not be shown.
 
     The index is 100 for everybody else's average; it is drawn on a log scale from 10 to 1,000, where twice and half are
     equally far, and what lies outside stands at its end. The share, 0 to 1, is that of the segment's people.
@@ -177,7 +177,7 @@ def special(rows: Sequence[tuple[str, float, float]]) -> str:
         colour = COLOURS[0] if index >= 100 else COLOURS[1]
         plot.plot([100, drawn], [row, row], color=colour, linewidth=2)
         plot.plot([drawn], [row], color=colour, marker="o", markersize=7, clip_on=False)
-        noted(plot, max(drawn, 100), row, f"{index:,.0f} · {share:.0%}")
+        noted(plot, max(drawn, 100), row, f"{index:,.0f} · {share:.0%}" if share is not None else f"{index:,.0f}")
     plot.axvline(100, color=INK, linewidth=1)
     reach = [min(max(index, LOWEST_INDEX), HIGHEST_INDEX) for _, index, _ in rows] + [50, 200]
     plot.set(xscale="log", xlim=(min(reach) / 1.05, max(reach) * 1.05), xlabel="index (100: the rest) · share of the segment")

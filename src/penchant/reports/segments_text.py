@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from penchant.profiles.snapshot import Snapshot
-from penchant.segments.counts import SMALLEST_SHOWN, shown_changes, shown_overlap, shown_size, shown_steps
+from penchant.segments.counts import SMALLEST_SHOWN, shown_changes, shown_overlap, shown_share, shown_size, shown_steps
 from penchant.segments.insight import Curve
 from penchant.segments.load import SCRATCH
 from penchant.segments.people import Audience
@@ -45,16 +45,13 @@ def called(audiences: Sequence[Audience]) -> list[str]:
     return [each.segment.name if each.segment.name != SCRATCH else each.rule.text() for each in audiences]
 
 
-def shown_history(refreshes: Sequence[dict[str, Any]]) -> tuple[list[datetime], list[int], list[int], list[int]]:
-    """When a segment was refreshed, its sizes, who entered and who left; those that aren't shown as 0, since none of them is drawn."""
-    visible = [each for each in refreshes if each["size"] >= SMALLEST_SHOWN]
-    changes = [shown_changes(each["entered"], each["left"]) or (0, 0) for each in visible]
-    return (
-        [each["as_of"] for each in visible],
-        [each["size"] for each in visible],
-        [entered for entered, _ in changes],
-        [left for _, left in changes],
-    )
+def shown_history(
+    refreshes: Sequence[dict[str, Any]],
+) -> tuple[list[datetime], list[int | None], list[int | None], list[int | None]]:
+    """When a segment was refreshed, its sizes, who entered and who left; None for what may not be shown."""
+    changes = [shown_changes(each["entered"], each["left"]) or (None, None) for each in refreshes]
+    sizes = [each["size"] if each["size"] >= SMALLEST_SHOWN else None for each in refreshes]
+    return [each["as_of"] for each in refreshes], sizes, [entered for entered, _ in changes], [left for _, left in changes]
 
 
 def curve_text(curve: Curve) -> str:
@@ -97,11 +94,18 @@ def special_text(rows: Sequence[dict[str, Any]], top: int) -> str:
     if not rows:
         return "nothing that at least 50 of these people and 50 of all others have"
     lines = [f"{'index':>6}  {'these':>6}  {'others':>6}  attribute"]
-    lines += [
-        f"{row['index']:>6.0f}  {row['share']:>6.0%}  {row['other_share']:>6.0%}  {row['dimension']}: {row['label']}{'  (in the rule)' if row['asked'] else ''}"
-        for row in rows[:top]
-    ]
-    return "\n".join([*lines, "index: 100 · their mean weight / that of all others; shares: who has the attribute at all"])
+    for row in rows[:top]:
+        shares = [shown_share(row["people"], row["size"]), shown_share(row["others"], row["rest"])]
+        cells = "".join(f"  {HIDDEN if share is None else f'{share:.0%}':>6}" for share in shares)
+        lines.append(f"{row['index']:>6.0f}{cells}  {row['dimension']}: {row['label']}{'  (in the rule)' if row['asked'] else ''}")
+    notes = ["index: 100 · their mean weight / that of all others; shares: who has the attribute at all"]
+    notes += [f"{HIDDEN}: fewer than 50 are without it"] if any(HIDDEN in line for line in lines) else []
+    return "\n".join([*lines, *notes])
+
+
+def shown_special(rows: Sequence[dict[str, Any]], top: int) -> list[tuple[str, float, float | None]]:
+    """The attributes that stand out most, for a picture."""
+    return [(row["label"], row["index"], shown_share(row["people"], row["size"])) for row in rows[:top]]
 
 
 def why_text(found: dict[str, Any], snapshot: Snapshot) -> str:

@@ -46,6 +46,11 @@ def shown_overlap(a: int, b: int, both: int) -> tuple[int | None, int | None, in
     return parts if min(parts) >= SMALLEST_SHOWN else (None, None, None)
 
 
+def shown_share(part: int, whole: int) -> float | None:
+    """A part as a share of a whole whose size is shown; None where it, or the rest, is under 50."""
+    return part / whole if min(part, whole - part) >= SMALLEST_SHOWN else None
+
+
 def shown_changes(entered: int, left: int) -> tuple[int, int] | None:
     """How many entered and left between two sizes that are shown; None where one of them is under 50, since it follows from the other."""
     return (entered, left) if min(entered, left) >= SMALLEST_SHOWN else None

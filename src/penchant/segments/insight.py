@@ -17,7 +17,7 @@ from penchant.profiles.duck import put_aside
 from penchant.profiles.fold import KEY
 from penchant.profiles.habits import HABITS
 from penchant.profiles.snapshot import Snapshot
-from penchant.segments.load import everybody, profiles_for
+from penchant.segments.load import everybody, known_people, profiles_for
 from penchant.segments.people import Audience, Profiles, facts, holds, members, usable
 from penchant.segments.rule import FIGURES, SCALES, SIGNS, Range, Rule, number
 
@@ -39,9 +39,11 @@ def size(audience: Audience, snapshot: Snapshot) -> int:
 
 def funnel(audience: Audience, snapshot: Snapshot) -> list[tuple[str, int]]:
     """What is left after each condition of the rule, the first being everybody who has a profile; then lists and `top`."""
-    profiles, segment, rule = everybody(snapshot), audience.segment, audience.rule
-    people = put_aside(snapshot.connection, facts(audience, profiles))
+    segment, rule = audience.segment, audience.rule
     parts = rule.parts if rule.all is not None else (rule,)
+    first_step = audience.with_rule(parts[0])  # each later step is a part of the first one's people
+    profiles = profiles_for(first_step, snapshot)
+    people = put_aside(snapshot.connection, facts(audience, profiles))
     steps: list[tuple[str, Any]] = []
     tests: list[Any] = []
     first = 0
@@ -54,7 +56,7 @@ def funnel(audience: Audience, snapshot: Snapshot) -> list[tuple[str, int]]:
         met = met & people.excluded.isnull()
         steps.append((f"not in {segment.exclude}", met))
     counts = {f"n{n}": people.count(where=test) for n, (_, test) in enumerate(steps)}
-    known = usable(profiles, audience.permitted).attributes.user_id.nunique()
+    known = known_people(snapshot, audience.permitted).count()
     row = people.agg(**counts).to_pyarrow().to_pylist()[0]
     result = [("everybody with a profile", int(known.to_pyarrow().as_py()))]
     result += [(text, row[f"n{n}"]) for n, (text, _) in enumerate(steps)]
@@ -79,8 +81,11 @@ class Curve:
 
 
 def curves(audience: Audience, snapshot: Snapshot) -> list[Curve]:
-    """A curve for each limit of the rule, from 0 to twice the limit; lists and `top` aside."""
-    profiles = everybody(snapshot)
+    """A curve for each limit of the rule, from 0 to twice the limit; lists and `top` aside.
+
+    A limit that would let in people of whom nothing is known, such as 0 events or more, has no point.
+    """
+    profiles = profiles_for(audience.with_rule(audience.rule), snapshot)
     people = put_aside(snapshot.connection, facts(audience, profiles))
     found = []
     for n, condition, name, key in limits(audience.rule):
@@ -121,12 +126,13 @@ def thresholds(condition: Rule, name: str, current: float) -> list[float]:
 
 
 def changed_limit(condition: Rule, name: str, key: str, value: float) -> Rule | None:
-    """A condition with another value of one limit; None where that leaves no range."""
+    """A condition with another value of one limit; None where that leaves no range, or asks for people whom the first doesn't know."""
     given = getattr(condition, name).limits | {key: value}
     try:
-        return condition.model_copy(update={name: Range(**given)})
+        changed = condition.model_copy(update={name: Range(**given)})
     except ValueError:
         return None
+    return changed if changed.positive() == condition.positive() else None
 
 
 def replaced(rule: Rule, n: int, condition: Rule) -> Rule:
@@ -157,7 +163,7 @@ def overlaps(audiences: Sequence[Audience], snapshot: Snapshot) -> list[list[int
 def special(audience: Audience, snapshot: Snapshot, least: int = 50) -> list[dict[str, Any]]:
     """What the segment's people have more of, or less, than all others with a profile: by falling index.
 
-    Per attribute that at least so many of both have: `people` and `others` who have it, their `share` and `other_share`, and the
+    Per attribute that at least so many of both have: `people` of the `size` and `others` of the `rest` who have it, and the
     `index`: 100 · the people's mean weight / the others', where who lacks the attribute has weight 0. `asked` says that the
     rule itself asks for it.
     """
@@ -174,7 +180,7 @@ def special(audience: Audience, snapshot: Snapshot, least: int = 50) -> list[dic
     )
     sums = sums.filter((sums.people >= least) & (sums.others >= least))
     size = int(inside.count().to_pyarrow().as_py())
-    rest = int(rows.user_id.nunique().to_pyarrow().as_py()) - size
+    rest = int(known_people(snapshot, audience.permitted).count().to_pyarrow().as_py()) - size
     asked = {each.key for each in audience.rule.conditions() if each.key is not None}
     found = [
         {
@@ -183,8 +189,8 @@ def special(audience: Audience, snapshot: Snapshot, least: int = 50) -> list[dic
             "label": snapshot.label(row["dimension"], row["value"]),
             "people": row["people"],
             "others": row["others"],
-            "share": row["people"] / size,
-            "other_share": row["others"] / rest,
+            "size": size,
+            "rest": rest,
             "index": 100 * (row["weight"] / size) / (row["other_weight"] / rest),
             "asked": (row["dimension"], row["value"]) in asked,
         }

@@ -105,7 +105,7 @@ class Life:
         version = self.version_of(definition, last)
         table = snapshot.head.table
         of_profiles = {"profiles_id": str(table.metadata().id), "profiles_version": table.version()}
-        if last is not None and last["version"] == version and all(last[name] == each for name, each in of_profiles.items()):
+        if last is not None and last["version"] == version and all(last.get(name) == each for name, each in of_profiles.items()):
             return last
         number = last["number"] + 1 if last is not None else 1
         people = find(audience, snapshot)

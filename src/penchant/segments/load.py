@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import ibis.expr.types as ir
+
 from penchant.config import parse, read_yaml, suggestion
 from penchant.errors import ConfigError, DataError, PolicyRefusal, problems
 from penchant.profiles.duck import put_aside
@@ -169,6 +171,14 @@ def uses_sensitive(audience: Audience, snapshot: Snapshot) -> list[str]:
             if condition.key is not None:
                 found |= set(below(condition.key, snapshot.taxonomy)) & snapshot.taxonomy.sensitive & each.permitted
     return sorted(found)
+
+
+def known_people(snapshot: Snapshot, permitted: frozenset[str] = frozenset()) -> ir.Table:
+    """`user_id` of everybody who has a profile, once each: told from the state, without a weight being computed."""
+    state, barred = snapshot.state, sorted(snapshot.taxonomy.sensitive - permitted)
+    rows = state.filter(state[f"mass_{snapshot.policy.horizons[1]}"] > 0)
+    rows = rows.filter((rows.dimension != "interest") | rows.value.notin(barred)) if barred else rows
+    return rows.select("user_id").distinct()
 
 
 def profiles_for(audience: Audience, snapshot: Snapshot) -> Profiles:
