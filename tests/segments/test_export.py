@@ -390,3 +390,36 @@ def test_a_segment_is_exported_up_to_its_last_day(desk: Desk) -> None:
     require_exportable(audience, refresh, last)
     with pytest.raises(PolicyRefusal, match="expired on 2026-03-31"):
         require_exportable(audience, refresh, last + timedelta(days=1))
+
+
+@pytest.mark.parametrize("only", [None, "add", "remove"])
+def test_whoever_may_be_at_a_destination_is_known_to_be_there_when_an_export_is_killed(
+    only: Any, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while the list is put in place: who was added counts as there, and who was removed is listed again."""
+    if only is not None:
+        desk.export()
+    if only == "add":
+        desk.add([event(1000 + n, f"u{n}", "sports.running", 0) for n in (56, 57)])
+    desk.choices.opt_out("u02")
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("penchant.segments.export.write_json", killed)
+        patch.setattr("penchant.files.sync", killed if only == "remove" else lambda _: None)
+        with pytest.raises(KeyboardInterrupt):
+            desk.export("out2.csv", only=only)
+    there = set(desk.records.of("runners").delivered("csv")["user_id"].to_pylist())
+    assert there >= {None: numbered(range(56)) - {"u02"}, "add": numbered(range(58)), "remove": numbered(range(56))}[only]
+    assert "out2.csv" not in desk.files
+    assert desk.export("out2.csv", only=only) is not None or only == "add"
+
+
+def test_a_segment_that_another_names_goes_by_the_purpose_of_the_one_that_is_exported(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, allowed_sensitive=permits("life.health", purpose="study"))
+    (tmp_path / "ill.yaml").write_text("name: ill\npurpose: study\nrule: interest:life.health\n")
+    with pytest.raises(PolicyRefusal, match=r"ill\.yaml: life\.health: sensitive.*the purpose \(advertising\)"):
+        desk.audience("interest:sports and not segment:ill")
+    assert desk.audience("interest:sports and not segment:ill", purpose="study")

@@ -55,7 +55,7 @@ def numbered(numbers: range | list[int]) -> set[str]:
         ("interest:sports and not interest:sports.football", numbered([*(n for n in range(60) if n % 3), 69])),
         ("interest:sports and not not interest:pets", numbered(range(0, 60, 5))),
         ("interest:sports.running weight>=1", set()),  # shrinkage leaves nobody all of it
-        ("interest:sports.running seen<1e300d", numbered(range(60))),
+        ("interest:sports.running seen<1e15d", numbered(range(60))),
         ("count(interest:sports.football by purchase)>=1", numbered(range(0, 60, 3))),
         ("brand:pets.cats", {"u68"}),
     ],

@@ -121,6 +121,11 @@ def require_file(audience: Any) -> None:
         raise ConfigError(
             "a rule alone has no name, owner or purpose to be recorded under; put it in a file, such as configs/segments/runners.yaml"
         )
+    if Path(audience.origin).stem != audience.segment.name:
+        raise ConfigError(
+            f"{audience.origin}: is called otherwise than its segment, {audience.segment.name!r}, whose records it would share; "
+            f"name the file {audience.segment.name}.yaml, or the segment {Path(audience.origin).stem}"
+        )
 
 
 @click.group()
@@ -287,7 +292,8 @@ def segment_refresh(audiences: list[Any], snapshot: Any, records: Path, by: str,
         if not every and not life.due(audience.segment.refresh, datetime.now(UTC)):
             click.echo(f"{name}: not due ({audience.segment.refresh}); --all to refresh it nevertheless")
             continue
-        found = life.refresh(audience, snapshot, by)
+        with Records(records).locked():
+            found = life.refresh(audience, snapshot, by)
         jump = "; a JUMP: exports are stopped until somebody accepts it" if found["jump"] and not found["accepted"] else ""
         click.echo(
             f"{name}: {shown_size(found['size'])} people, {changes_text(found)} (refresh {found['number']}, version {found['version']}){jump}"
@@ -370,8 +376,9 @@ def segment_export(
     from penchant.segments.life import Records
 
     require_file(audience)
-    if output.resolve() in {each.resolve() for each in (identities, config, Path(audience.origin)) if each is not None}:
-        raise ConfigError(f"{output}: is read by this export; name another file to write")
+    read = {each.resolve() for each in (identities, config, Path(audience.origin)) if each is not None}
+    if output.resolve() in read or records.resolve() in output.resolve().parents:
+        raise ConfigError(f"{output}: is read or kept by this export; name another file to write")
     settings = load(Destinations, config) if config is not None else Destinations()
     people = read_identities(identities, settings.columns) if identities is not None else None
     choices = Choices(snapshot.head.store.uri)

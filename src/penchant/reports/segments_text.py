@@ -120,7 +120,9 @@ def why_text(found: dict[str, Any], snapshot: Snapshot) -> str:
         for row in each["attributes"]:
             index = f"{row['index']:.0f}" if row["index"] is not None else HIDDEN
             label = snapshot.label(row["dimension"], row["value"])
-            lines.append(f"    {label}: weight {row['weight']:.3f}, index {index}, {row['events']} {'event' if row['events'] == 1 else 'events'}, last {row['last_at']:%Y-%m-%d}")
+            lines.append(
+                f"    {label}: weight {row['weight']:.3f}, index {index}, {row['events']} {'event' if row['events'] == 1 else 'events'}, last {row['last_at']:%Y-%m-%d}"
+            )
             lines += [f"      {event['contribution']:+.2f}  {event_text(event)}" for event in row["evidence"]]
         lines += [f"      {event_text(event)}" for event in each["events"]]
     return "\n".join(lines)

@@ -1,8 +1,8 @@
 """Audiences as files for a destination: found, checked, freed of everybody who said no, logged, and only then put in place."""
 
 import logging
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +32,7 @@ AD_CONSENT = ("ad_user_data", "ad_personalization")
 OWN = ("csv", "parquet", "jsonl")
 """Destinations that are no ad platform's."""
 Only = Literal["add", "remove"]
+LOGGED = {None: "export", "add": "export of additions", "remove": "export of removals"}
 
 
 def export(
@@ -56,72 +57,82 @@ def export(
     small, and `DataError` for identities that can't be used.
     """
     require_place(output)
-    life = records.of(audience.segment.name)
     if destination in NEEDS_IDENTITIES and identities is None:
         raise ConfigError(f"{destination}: its lists hold e-mails, phones or device ids; name the table that has them: --identities FILE")
     if only != "remove":
         refuse_platform(audience, snapshot, destination)
-    refresh = life.refresh(audience, snapshot, by)
-    allowed = permitted_people(life.members(refresh["number"]), audience, snapshot, choices)
-    delivered = life.delivered(destination)
-    if only != "remove":
-        require_exportable(audience, refresh, datetime.now(UTC).date())
-        require_size(
-            len(allowed), max(audience.segment.min_size, getattr(settings, destination).min_size), audience.segment.name, destination
-        )
-    people = {None: allowed, "add": apart(snapshot, allowed, delivered), "remove": apart(snapshot, delivered, allowed)}[only]
-    if not len(people):
-        return None
-    found = listing(destination, settings, with_details(people, audience, snapshot, choices, destination, settings, only), identities)
-    if only is None:
-        require_size(len(found.people), getattr(settings, destination).min_size, audience.segment.name, destination, found)
-    if not len(found.table) and only is not None:
-        log.info("%s: nobody to %s can be matched at %s: %s", audience.segment.name, only, destination, reasons(found))
-        return None
-    if not len(found.table):
-        raise DataError(f"{output}: nobody left to write; {reasons(found)}")
-    label = label_of(audience, snapshot, refresh, destination, settings, found, len(allowed) if only == "add" else len(found.people))
-    now = kept(snapshot, delivered, found, only)
-    with ExitStack() as stack:  # put in place in the opposite order: what was delivered, the list, what goes beside it
+    with records.locked():
+        life = records.of(audience.segment.name)
+        refresh = life.refresh(audience, snapshot, by)
+        allowed = permitted_people(life.members(refresh["number"]), audience, snapshot, choices)
+        delivered = life.delivered(destination)
+        least = getattr(settings, destination).min_size
+        if only != "remove":
+            require_exportable(audience, refresh, datetime.now(UTC).date())
+            require_size(len(allowed), max(audience.segment.min_size, least), audience.segment.name, destination)
+        people = {None: allowed, "add": apart(snapshot, allowed, delivered), "remove": apart(snapshot, delivered, allowed)}[only]
+        if not len(people):
+            return None
+        found = listing(destination, settings, with_details(people, audience, snapshot, choices, destination, settings, only), identities)
+        if only is None:
+            require_size(len(found.people), least, audience.segment.name, destination, found)
+        elif not len(found.table):
+            log.info("%s: nobody to %s can be matched at %s: %s", audience.segment.name, only, destination, reasons(found))
+            return None
+        count = len(allowed) if only == "add" else len(found.people)
+        label = label_of(audience, snapshot, refresh, destination, settings, found, count)
+        about = account(audience, snapshot, refresh, destination, reason)
+        with ExitStack() as stack:
+            noted = life.deliver(destination, kept(snapshot, delivered, found, only))
+            if only == "remove":  # noted once the file is there: a removal that nobody was sent must be listed again
+                stack.enter_context(noted)
+            aside = stack.enter_context(put_in_place(output, destination, settings, found, label, only))
+            if only != "remove":  # noted before: who may be there is there
+                stack.enter_context(noted)
+            size = {"people": len(found.people), "rows": len(found.table), "file": output.name, "sha256": file_digest(aside)}
+            entry = records.audit.append(LOGGED[only], by, **about, **size)
+            label["penchant"] |= {"audit_entry": entry["number"], "audit_hash": entry["hash"], "sha256": entry["sha256"]}
+    return label
+
+
+@contextmanager
+def put_in_place(
+    output: Path, destination: str, settings: Destinations, found: Listing, label: dict[str, Any], only: Only | None
+) -> Iterator[Path]:
+    """Give the list, written aside; put it in place once the block has ended well, and then what goes beside it."""
+    with ExitStack() as stack:
         if only != "remove":
             label_aside = stack.enter_context(written_aside(output.with_name(f"{output.name}.label.json")))
         if len(found.rejects):
             pa_csv.write_csv(found.rejects, stack.enter_context(written_aside(output.with_name(f"{output.name}.rejects.csv"))))
         aside = stack.enter_context(written_aside(output))
         write(destination, settings, found, aside)
-        stack.enter_context(life.deliver(destination, now))
-        entry = records.audit.append(
-            {None: "export", "add": "export of additions", "remove": "export of removals"}[only],
-            by,
-            segment=audience.segment.name,
-            destination=destination,
-            purpose=audience.segment.purpose,
-            legal_basis=audience.segment.legal_basis,
-            reason=reason,
-            people=len(found.people),
-            rows=len(found.table),
-            file=output.name,
-            sha256=file_digest(aside),
-            rule=audience.rule.text(),
-            version=refresh["version"],
-            definition=refresh["definition"],
-            refresh=refresh["number"],
-            profiles=str(snapshot.head.store.uri),
-            profiles_version=refresh["profiles_version"],
-            as_of=snapshot.as_of.isoformat(),
-            policy=refresh["policy"],
-            bundle=refresh["bundle"],
-            sensitive=[
-                each.model_dump()
-                for each in snapshot.policy.permits(audience.segment.purpose)
-                if each.interest in uses_sensitive(audience, snapshot)
-            ],
-            penchant=__version__,
-        )
-        label["penchant"] |= {"audit_entry": entry["number"], "audit_hash": entry["hash"], "sha256": entry["sha256"]}
+        yield aside
         if only != "remove":
             write_json(label_aside, label)
-    return label
+
+
+def account(audience: Audience, snapshot: Snapshot, refresh: dict[str, Any], destination: str, reason: str) -> dict[str, Any]:
+    """What the log says of an export: for what, why, under which rule, of which profiles and model."""
+    sensitive, purpose = uses_sensitive(audience, snapshot), audience.segment.purpose
+    return {
+        "segment": audience.segment.name,
+        "destination": destination,
+        "purpose": purpose,
+        "legal_basis": audience.segment.legal_basis,
+        "reason": reason,
+        "rule": audience.rule.text(),
+        "version": refresh["version"],
+        "definition": refresh["definition"],
+        "refresh": refresh["number"],
+        "profiles": str(snapshot.head.store.uri),
+        "profiles_version": refresh["profiles_version"],
+        "as_of": snapshot.as_of.isoformat(),
+        "policy": refresh["policy"],
+        "bundle": refresh["bundle"],
+        "sensitive": [each.model_dump() for each in snapshot.policy.permits(purpose) if each.interest in sensitive],
+        "penchant": __version__,
+    }
 
 
 def require_place(output: Path) -> None:

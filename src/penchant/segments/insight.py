@@ -118,7 +118,8 @@ def limits(rule: Rule) -> Iterator[tuple[int, Rule, str, str]]:
 def thresholds(condition: Rule, name: str, current: float) -> list[float]:
     """Values to try for a limit: 20 steps from 0 to twice what it is, on the figure's scale, and the limit itself."""
     low, high = SCALES.get(name, (0.0, float("inf")))
-    low, high = max(low, min(0.0, 2 * current)), min(high, max(2 * current, 1.0 if name in WHOLE else 2 * abs(current)) or 1.0)
+    twice = 2 * abs(current)
+    low, high = max(low, -twice if current < 0 else 0.0), min(high, twice or 1.0)
     steps = {low + n * (high - low) / POINTS for n in range(POINTS + 1)} | {current}
     if name in WHOLE and condition.kind != "frequency":
         steps = {float(round(each)) for each in steps} | {current}
@@ -168,7 +169,8 @@ def special(audience: Audience, snapshot: Snapshot, least: int = 50) -> list[dic
     rule itself asks for it.
     """
     profiles = usable(everybody(snapshot), audience.permitted)
-    inside = find(audience, snapshot)
+    known = known_people(snapshot, audience.permitted)
+    inside = put_aside(snapshot.connection, find(audience, snapshot).semi_join(known, "user_id"))
     rows = profiles.attributes.filter(profiles.attributes.dimension.notin(HABITS))
     flagged = rows.left_join(inside.select("user_id", inside=ibis.literal(True)), "user_id")
     within = flagged.inside.fill_null(False)
@@ -180,7 +182,7 @@ def special(audience: Audience, snapshot: Snapshot, least: int = 50) -> list[dic
     )
     sums = sums.filter((sums.people >= least) & (sums.others >= least))
     size = int(inside.count().to_pyarrow().as_py())
-    rest = int(known_people(snapshot, audience.permitted).count().to_pyarrow().as_py()) - size
+    rest = int(known.count().to_pyarrow().as_py()) - size
     asked = {each.key for each in audience.rule.conditions() if each.key is not None}
     found = [
         {

@@ -9,6 +9,7 @@
 A refresh writes its members first and its line last, so that one that was killed is as if it had never been begun.
 """
 
+import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,14 @@ class Records:
     def audit(self) -> AuditLog:
         """The log of exports."""
         return AuditLog(self.folder / AUDIT)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let one process at a time find people and hand them on."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def of(self, name: str) -> "Life":
         """The records of one segment."""

@@ -84,8 +84,10 @@ def read_users(path: Path) -> list[str]:
     return found
 
 
-def checked(audience: Audience, snapshot: Snapshot) -> Audience:
+def checked(audience: Audience, snapshot: Snapshot, purpose: str = "") -> Audience:
     """A segment that these profiles can answer and that may be asked for; the sensitive interests it may use are `permitted`.
+
+    What it may use, and the segments it names, goes by its own purpose, or the one that is given.
 
     Raises `ConfigError` for values, sources and actions that nobody has, with the nearest, and `PolicyRefusal` for sensitive interests.
     """
@@ -101,9 +103,10 @@ def checked(audience: Audience, snapshot: Snapshot) -> Audience:
         mistakes.append(("the rule holds for people nothing is known of; add a condition that is not negated, such as an interest", "not"))
     if mistakes:
         raise mistaken(mistakes, audience)
-    refuse_sensitive(audience, snapshot)
-    permitted = frozenset(each.interest for each in snapshot.policy.permits(audience.segment.purpose))
-    others = {name: checked(other, snapshot) for name, other in audience.others.items()}
+    purpose = purpose or audience.segment.purpose
+    refuse_sensitive(audience, snapshot, purpose)
+    permitted = frozenset(each.interest for each in snapshot.policy.permits(purpose))
+    others = {name: checked(other, snapshot, purpose) for name, other in audience.others.items()}
     return replace(audience, others=others, permitted=permitted)
 
 
@@ -149,11 +152,10 @@ def column(snapshot: Snapshot, name: str) -> list[str]:
     return sorted(snapshot.head.rows(snapshot.connection, "event").select(name).distinct().to_pyarrow()[name].to_pylist())
 
 
-def refuse_sensitive(audience: Audience, snapshot: Snapshot) -> None:
+def refuse_sensitive(audience: Audience, snapshot: Snapshot, purpose: str) -> None:
     """Raise `PolicyRefusal` for sensitive interests in a rule that the profiles' policy doesn't permit for its purpose."""
     asked = {value for each in audience.rule.conditions() if each.key is not None and each.key[0] == "interest" for value in [each.key[1]]}
     sensitive = sorted(asked & snapshot.taxonomy.sensitive)
-    purpose = audience.segment.purpose
     refused = [each for each in sensitive if each not in {permit.interest for permit in snapshot.policy.permits(purpose)}]
     if refused:
         raise PolicyRefusal(

@@ -24,7 +24,8 @@ INTERACTIONS = ("user_id", "event_id", "occurred_at", "source", "action", "dimen
 """One row per kept event and tag of its text; an event without any has one row, without dimension and value."""
 MEMBERS = ("user_id", "weight", "last_at")
 """`weight` is that of the rule's conditions that aren't negated together, `last_at` their last event; null for who was included by hand."""
-LATELY, ALWAYS = "lately", "weight"
+FARTHEST_TREND = 1000
+"""What no trend reaches, and 2 to the power of it is still a number."""
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,12 @@ def condition_holds(n: int, condition: Rule, people: ir.Table, profiles: Profile
         tests.append(in_range(people[f"c{n}_confidence"], condition.confidence))
     trend = {"rising": Range(above=TURN), "fading": Range(below=-TURN)}.get(condition.direction or "", condition.trend)
     if trend is not None:
-        tests.append(in_range(people[f"c{n}_lately"] / weight, Range(**{name: 2.0**value for name, value in trend.limits.items()})))
+        tests.append(
+            in_range(
+                people[f"c{n}_lately"] / weight,
+                Range(**{name: 2.0 ** min(max(value, -FARTHEST_TREND), FARTHEST_TREND) for name, value in trend.limits.items()}),
+            )
+        )
     if condition.events is not None:
         tests.append(in_range(people[f"c{n}_events"], condition.events))
     if condition.seen_days is not None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -39,16 +39,20 @@ KINDS: dict[str, tuple[str, ...]] = {
 REQUIRED = {"count": "times", "spend": "amount", "frequency": "times", "last": "days"}
 
 
+Limit = Annotated[float, Field(ge=-1e15, le=1e15)]
+"""A limit of a figure; none is larger in size, and a number can still be drawn."""
+
+
 class Range(Settings):
     """Limits of a figure; at least one, none of which rules the other out."""
 
-    min: float | None = None
+    min: Limit | None = None
     """At least this."""
-    above: float | None = None
+    above: Limit | None = None
     """More than this."""
-    max: float | None = None
+    max: Limit | None = None
     """At most this."""
-    below: float | None = None
+    below: Limit | None = None
     """Less than this."""
 
     @model_validator(mode="after")
