@@ -32,18 +32,26 @@ FEWER = f"fewer than {SMALLEST_SHOWN}"
 COUNTS = FuncFormatter(lambda count, _: f"{count:,.0f}")
 
 
-def short(name: str, width: int = LINE_CELLS) -> list[str]:
-    """A name in at most two lines of so many cells, broken between words where it has some; what is longer ends in `…`."""
+def short(name: str, width: int = LINE_CELLS, most: int = NAME_LINES) -> list[str]:
+    """A name in at most so many lines of so many cells, broken between words where it has some; what is longer ends in `…`."""
     lines = [line.plain.rstrip() for line in Text(" ".join(name.split())).wrap(Console(width=width), width)]
-    if len(lines) > NAME_LINES:
-        return [*lines[: NAME_LINES - 1], chop_cells(lines[NAME_LINES - 1], width - 1)[0] + "…"]
+    if len(lines) > most:
+        return [*lines[: most - 1], chop_cells(lines[most - 1], width - 1)[0] + "…"]
     return lines
 
 
-def beside(picture: Figure, names: Sequence[str], top: float = 0.1, right: float = 0.15, bottom: float = 0.55, gap: float = 0.07) -> Any:
+def beside(
+    picture: Figure,
+    names: Sequence[str],
+    top: float = 0.1,
+    right: float = 0.15,
+    bottom: float = 0.55,
+    gap: float = 0.07,
+    most: int = NAME_LINES,
+) -> Any:
     """Axes with a row per name, the first on top, `gap` away from them, and room for names on the left in whatever font. Inches."""
     plot = axes(picture)
-    shown = [short(name) for name in names]
+    shown = [short(name, most=most) for name in names]
     left = 0.18 + gap + CELL * max((cell_len(line) for lines in shown for line in lines), default=0)
     width, height = picture.get_size_inches()
     plot.set_position((left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height))
@@ -81,8 +89,8 @@ def funnel(steps: Sequence[tuple[str, int | None]]) -> str:
     A hidden step (see `penchant.segments.counts.shown_steps`) is drawn as long as the next size below that is shown: it is
     that or up to 49 people more.
     """
-    picture = figure(WIDTH, 0.75 + 0.42 * len(steps))
-    plot = beside(picture, [name for name, _ in steps], right=2.3 if any(size is None for _, size in steps) else 0.9)
+    picture = figure(WIDTH, 0.75 + 0.6 * len(steps))
+    plot = beside(picture, [name for name, _ in steps], right=2.3 if any(size is None for _, size in steps) else 0.9, most=3)
     longest = max((size for _, size in steps if size is not None), default=SMALLEST_SHOWN)
     for n, (row, (_, size)) in enumerate(zip(rows_of(steps), steps, strict=True)):
         below = next((each for _, each in steps[n:] if each is not None), None)
