@@ -116,9 +116,11 @@ def train_and_report(settings: Any, restart: bool) -> None:
     """Train as the settings say and print the figures."""
     from penchant.reports.training_page import training_text
     from penchant.training.evaluation import finish
+    from penchant.training.loop import part
     from penchant.training.loop import train as run
 
     figures = finish(run(settings, restart), settings)
+    part()
     if figures is not None:
         click.echo(training_text(figures))
         click.echo(f"bundle: {settings.output / 'bundle'}\nreport: {settings.output / 'report' / 'report.html'}")
@@ -135,10 +137,12 @@ def validate(config: Path, overrides: tuple[str, ...], folds: int, restart: bool
     from penchant.training.settings import TrainSettings
 
     settings = load(TrainSettings, config, overrides)
+    from penchant.training.loop import part
     from penchant.training.validate import validate as run
     from penchant.training.validate import validation_text
 
     summary = run(settings, folds, restart)
+    part()
     if summary is not None:
         click.echo(validation_text(summary))
         click.echo(f"folds: {settings.output / 'folds'}")

@@ -24,8 +24,8 @@ INTERACTIONS = ("user_id", "event_id", "occurred_at", "source", "action", "dimen
 """One row per kept event and tag of its text; an event without any has one row, without dimension and value."""
 MEMBERS = ("user_id", "weight", "last_at")
 """`weight` is that of the rule's conditions that aren't negated together, `last_at` their last event; null for who was included by hand."""
-FARTHEST_TREND = 1000
-"""What no trend reaches, and 2 to the power of it is still a number."""
+FARTHEST_TREND = 49
+"""What no trend reaches: so many times as strong that a limit of it is the largest there is."""
 
 
 @dataclass(frozen=True)

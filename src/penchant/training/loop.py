@@ -131,6 +131,14 @@ def train(settings: TrainSettings, restart: bool = False, corpus: Corpus | None 
     return Trained(accelerator, run.corpus, best.to(accelerator.device), run.reader, at["history"], at["seconds"], at["run"])
 
 
+def part() -> None:
+    """End what the processes of a launch have in common, once the last of them has nothing to say to the others.
+
+    A process that ends without this may be aborted by its own threads, and the launcher then ends the first one in its work.
+    """
+    PartialState().destroy_process_group()
+
+
 def read_best(path: Path) -> Any:
     """The weights of the best epoch. Raises `DataError` where they are gone or damaged."""
     try:
