@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("penchant", deadline=None)  # how long an example takes says more of the machine than of the code
+settings.load_profile("penchant")
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["PENCHANT_CACHE"] = tempfile.mkdtemp(prefix="penchant-tests-")

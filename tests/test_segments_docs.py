@@ -30,6 +30,7 @@ from tests.conftest import ROOT
 from tests.snapshots import NOON, event, tag, write_inputs
 from tests.test_readme import shell_lines
 
+pytestmark = pytest.mark.xdist_group("segments-docs")  # the store behind the page is made once
 PAGE = (ROOT / "docs" / "segments.md").read_text(encoding="utf-8")
 WEEK = NOON.replace(day=22, month=2)
 TEXTS = {
