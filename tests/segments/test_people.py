@@ -152,6 +152,22 @@ def test_the_top_is_taken_before_the_lists_and_exclusion_wins(by: Any, forty: Sn
     assert "u02" not in found
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "interest:life and segment:chosen",
+        "interest:sports.football and not segment:chosen",
+        "brand:nike and segment:chosen or interest:life and not segment:chosen",
+    ],
+)
+def test_a_place_in_another_segment_s_top_doesn_t_depend_on_who_asks(text: str, forty: Snapshot, plain: Plain) -> None:
+    rule = parse_text(text)
+    expected = sorted(plain.users_of(rule))
+    assert expected
+    assert users(audience(rule), everybody(forty)) == expected
+    assert users(audience(rule), profiles_for(audience(rule), forty)) == expected
+
+
 def test_who_is_included_by_hand_has_no_weight_and_comes_once(forty: Snapshot) -> None:
     rows = members(audience(CHOSEN), everybody(forty)).to_pyarrow().to_pylist()
     assert len({row["user_id"] for row in rows}) == len(rows)

@@ -159,15 +159,15 @@ class Life:
 
     def accept(self, by: str, reason: str) -> dict[str, Any]:
         """Accept the jump of the last refresh, so that it is exported. Raises `DataError` where there is none to accept."""
-        found = self.refreshes
-        if not found or not found[-1]["jump"] or found[-1]["accepted"]:
-            raise DataError(f"{self.name}: its last refresh made no jump that waits for somebody to accept it")
-        found[-1]["accepted"] = {"by": by, "reason": reason, "at": datetime.now(UTC)}
-        self.records.audit.append(
-            "jump accepted", by, segment=self.name, refresh=found[-1]["number"], size=found[-1]["size"], reason=reason
-        )
-        self.write(found)
-        return found[-1]
+        with self.records.locked():
+            found = self.refreshes
+            if not found or not found[-1]["jump"] or found[-1]["accepted"]:
+                raise DataError(f"{self.name}: its last refresh made no jump that waits for somebody to accept it")
+            last = found[-1]
+            last["accepted"] = {"by": by, "reason": reason, "at": datetime.now(UTC)}
+            self.records.audit.append("jump accepted", by, segment=self.name, refresh=last["number"], size=last["size"], reason=reason)
+            self.write(found)
+            return last
 
     def due(self, period: str, now: datetime) -> bool:
         """Whether a segment that is refreshed so often has to be now."""

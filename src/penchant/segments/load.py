@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 
 import ibis.expr.types as ir
@@ -184,13 +185,18 @@ def known_people(snapshot: Snapshot, permitted: frozenset[str] = frozenset()) ->
 
 
 def profiles_for(audience: Audience, snapshot: Snapshot) -> Profiles:
-    """What a segment is asked of: the profiles of those alone who can be in it at all, found by a look at the state."""
+    """What a segment is asked of: the profiles of those alone who can be in it at all, found by a look at the state.
+
+    With them come those who can be in a segment that it names and that has a `top`: whose place there depends on all of them.
+    """
     whole = everybody(snapshot)
     state = snapshot.head.rows(snapshot.connection, "state").select("user_id", "dimension", "value")
-    found = reached(audience, whole, state)
-    if found is None:
+    ranked = [each for each in audience.everything()[1:] if each.segment.top is not None]
+    found = [reached(each, whole, state) for each in (audience, *ranked)]
+    known = [each for each in found if each is not None]
+    if len(known) < len(found):
         return whole
-    users = put_aside(snapshot.connection, found)
+    users = put_aside(snapshot.connection, reduce(lambda a, b: a.union(b), known).distinct())
     return Profiles(
         snapshot.profiles_of(users),
         snapshot.interactions.semi_join(users, "user_id"),
