@@ -59,6 +59,14 @@ def parts_of(output: Path) -> list[Path]:
     return sorted(output.with_name(f".{output.name}.parts").glob("part-*.parquet"))
 
 
+def written_at(path: Path) -> int | None:
+    """When a file was last written, or none where it is gone, as it may be at any moment."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
 def test_a_run_killed_at_any_time_goes_on_and_ends_the_same(source: Path, whole: pa.Table, tiny_bundle: Path, tmp_path: Path) -> None:
     output, draw = tmp_path / "tags.parquet", random.Random()
     kept: list[int] = []
@@ -73,14 +81,14 @@ def test_a_run_killed_at_any_time_goes_on_and_ends_the_same(source: Path, whole:
         assert process.stderr is not None
         process.stderr.close()
         kept.append(len(parts_of(output)))
-    stamps = {path: path.stat().st_mtime_ns for path in parts_of(output)}
+    stamps = {path: written_at(path) for path in parts_of(output)}
     process = begin(tiny_bundle, source, output)
     seen = set()
-    while process.poll() is None:  # those kept aren't made again
-        seen |= {path for path, stamp in stamps.items() if path.exists() and path.stat().st_mtime_ns != stamp}
+    while process.poll() is None:  # those kept aren't made again, until they are taken away at the end
+        seen |= {path for path, stamp in stamps.items() if written_at(path) not in {None, stamp}}
         time.sleep(0.01)
-    assert process.returncode == 0, process.communicate()[1].decode()
-    process.communicate()
+    _, said = process.communicate()
+    assert process.returncode == 0, said.decode()
     assert kept[0] <= kept[1]
     assert seen == set()
     assert pq.read_table(output).equals(whole, check_metadata=True)
