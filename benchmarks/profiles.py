@@ -175,7 +175,7 @@ def contributed(connection: Any, inputs: Path, aside: Callable[[ir.Table], ir.Ta
     """Contributions of the inputs, each event once, and how they are folded."""
     events, tags = (connection.read_parquet(str(inputs / f"{name}.parquet")) for name in ("events", "tags"))
     found = events.agg(last=events.occurred_at.max(), sources=events.source.collect(distinct=True)).to_pyarrow().to_pylist()[0]
-    once = once_each(events, aside(repeated_hashes(events)))
+    once = once_each(events, aside(repeated_hashes(events)), aside)
     rows = contributions(joined(once, aside(best_tags(tags, events)), POLICY), once, POLICY, TAXONOMY)
     return rows, partial(fold, policy=POLICY, as_of=found["last"], sources=sorted(found["sources"]))
 

@@ -10,7 +10,7 @@ its time, h a horizon's half-life and T the instant `as_of`:
 The last line is `merge`: whatever order events come in, and however they are dealt out, the sums are the same.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import reduce
 from operator import add
@@ -83,8 +83,8 @@ def lookup(column: ir.Value, table: dict[str, float]) -> ir.Value:
 
 def rating_factor(rating: ir.Value, factors: dict[int, float]) -> ir.Value:
     """Factor of a rating from 1 to 5, on straight lines between the whole ones; 1 where there is no rating."""
-    steps = ((rating - n).clip(0, 1) * (factors[n + 1] - factors[n]) for n in range(1, 5))
-    return reduce(add, steps, ibis.literal(factors[1])).fill_null(1.0)
+    steps = (ibis.least(1.0, ibis.greatest(0.0, rating - n)) * (factors[n + 1] - factors[n]) for n in range(1, 5))
+    return ibis.ifelse(rating.isnull(), 1.0, reduce(add, steps, ibis.literal(factors[1])))
 
 
 def whole(total: ir.Value) -> ir.Value:
@@ -92,23 +92,38 @@ def whole(total: ir.Value) -> ir.Value:
     return total.cast("decimal(38, 0)").cast("int64")
 
 
-def once_each(events: ir.Table, suspects: ir.Table | None = None) -> ir.Table:
+@ibis.udf.scalar.builtin(signature=(("string",), "uint64"))  # type: ignore[untyped-decorator]
+def hash(value: str) -> int:  # type: ignore[empty-body] # noqa: A001 - the engine's own, by its name
+    """A number that equal texts share, on one engine; Ibis's own `hash` takes DuckDB's through a string of bits."""
+
+
+def as_it_is(rows: ir.Table) -> ir.Table:
+    """Rows that are computed wherever they are used."""
+    return rows
+
+
+def once_each(events: ir.Table, suspects: ir.Table | None = None, aside: Callable[[ir.Table], ir.Table] = as_it_is) -> ir.Table:
     """Each event once, however often its id occurs: of several, the first in `EVENT_ORDER`.
 
-    `suspects` are hashes of ids that may occur more than once (`repeated_hashes`), where they are known already.
+    `suspects` are hashes of ids that may occur more than once (`repeated_hashes`), where they are known already. `aside`
+    keeps rows that are used more than once: without it every use of the result reads `events` twice.
     """
     suspects = suspects if suspects is not None else repeated_hashes(events)
-    hashed = events.mutate(id_hash=events.event_id.hash())
-    alone = hashed.anti_join(suspects, "id_hash").drop("id_hash")
-    several = hashed.semi_join(suspects, "id_hash").drop("id_hash")
+    alone = hashed(events).anti_join(suspects, "id_hash").drop("id_hash")
+    several = hashed(events).semi_join(suspects, "id_hash").drop("id_hash")
     order = ibis.row_number().over(group_by="event_id", order_by=[several[name] for name in EVENT_ORDER])
-    return alone.union(several.mutate(order=order).filter(lambda row: row.order == 0).drop("order"))
+    return alone.union(aside(several.mutate(order=order).filter(lambda row: row.order == 0).drop("order")))
 
 
 def repeated_hashes(events: ir.Table) -> ir.Table:
     """Hashes that several events' ids have: numbers are counted faster than ids, and mostly there are none."""
-    hashed = events.select(id_hash=events.event_id.hash())
-    return hashed.group_by("id_hash").agg(n=hashed.count()).filter(lambda row: row.n > 1).select("id_hash")
+    hashes = hashed(events).select("id_hash")
+    return hashes.group_by("id_hash").agg(n=hashes.count()).filter(lambda row: row.n > 1).select("id_hash")
+
+
+def hashed(events: ir.Table) -> ir.Table:
+    """Events with a hash of their ids."""
+    return events.mutate(id_hash=hash(events.event_id))
 
 
 def best_tags(tags: ir.Table, events: ir.Table) -> ir.Table:
@@ -205,13 +220,13 @@ def fold(rows: ir.Table, policy: Policy, as_of: datetime, sources: Sequence[str]
     is one, adds an event or takes it back.
     """
     rows = rows.filter(rows.occurred_at <= instant(as_of))
-    sign = rows.sign if "sign" in rows.columns else 1
-    rows = rows.mutate(age=days_of(as_of) - rows.days, signed=rows.contribution * sign, one=ibis.literal(1) * sign)
+    signed = rows.contribution * rows.sign if "sign" in rows.columns else rows.contribution
+    rows = rows.mutate(age=days_of(as_of) - rows.days, signed=signed)
     by_source = {f"from_{n}": (rows.source == name).any() for n, name in enumerate(sources or ())}
     collected = {} if sources is not None else {"sources": rows.source.collect(distinct=True).sort()}
     folded = rows.group_by(*KEY).agg(
         **{f"mass_{name}": (rows.signed * decay(rows.age, rows.dimension, policy, name)).sum() for name in policy.horizons},
-        events=whole(rows.one.sum()),
+        events=whole(rows.sign.sum()) if "sign" in rows.columns else rows.count(),
         first_at=rows.occurred_at.min(),
         last_at=rows.occurred_at.max(),
         last_positive_at=rows.occurred_at.max(where=rows.contribution > 0),

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from penchant.profiles.fold import (
     evidence,
     fold,
     frequent_surfaces,
+    hashed,
     instant,
     joined,
     merge,
@@ -49,7 +50,6 @@ from penchant.profiles.store import (
     Head,
     Store,
     bucket_name,
-    bucket_of,
     columns_of,
     overlapping,
 )
@@ -228,9 +228,9 @@ def build(
     require_overlap(inputs, tags, events)
     require_allowed(policy, inputs.taxonomy)
     suspects = put_aside(connection, repeated_hashes(rows))
-    once = once_each(rows, suspects)
+    once = once_each(rows, suspects, partial(put_aside, connection))
     best = put_aside(connection, kept_tags(inputs.tags, rows, policy, inputs.taxonomy))
-    parts = folded(connection, once, best, policy, inputs.taxonomy, as_of, BUCKET_DIGITS, sorted(counts["sources"]))
+    parts = folded(connection, once, best, policy, inputs.taxonomy, as_of, sorted(counts["sources"]))
     about = about_of(policy, inputs.taxonomy, inputs.bundle, as_of) | {"what": "build"}
     about |= {"events": counts["events"] - repeats(rows, suspects), **size_of(parts["state"])}
     store.retried(lambda: store.create(connection, parts, about, policy))
@@ -245,7 +245,7 @@ def kept_tags(tags: ir.Table, events: ir.Table, policy: Policy, taxonomy: Taxono
 
 def repeats(events: ir.Table, suspects: ir.Table) -> int:
     """How many events `once_each` leaves out."""
-    several = events.mutate(id_hash=events.event_id.hash()).semi_join(suspects, "id_hash")
+    several = hashed(events).semi_join(suspects, "id_hash")
     return int((several.count() - several.event_id.nunique()).to_pyarrow().as_py())
 
 
@@ -256,16 +256,14 @@ def folded(
     policy: Policy,
     taxonomy: Taxonomy,
     as_of: datetime,
-    digits: int,
     sources: list[str] | None = None,
 ) -> dict[str, ir.Table]:
-    """The parts of a store that events and the tags of their texts come to, in buckets of so many `digits`."""
+    """The parts of a store that events and the tags of their texts come to."""
     rows = joined(events, best, policy)
     state = put_aside(connection, fold(contributions(rows, events, policy, taxonomy), policy, as_of, sources))
-    texts = events.select(*of_text(events), bucket=bucket_of(events.user_id, digits)).distinct()
     return {
         "event": events,
-        "tag": texts.inner_join(best, of_text(events)),
+        "tag": best,
         "state": state,
         "population": population(state, policy, as_of),
         "surface": surfaces(joined(events, best.filter(best.surfaces.length() > 0), policy), policy, taxonomy, as_of),
@@ -298,7 +296,7 @@ def rejects_of(store: Store) -> Path | None:
 
 def require_overlap(inputs: Inputs, tags: Path, events: Path) -> None:
     """Warn where there are tags, and not one is of a text among the events."""
-    if inputs.tags.count().to_pyarrow().as_py() and not inputs.events.semi_join(inputs.tags, "text_key").count().to_pyarrow().as_py():
+    if len(inputs.tags.limit(1).to_pyarrow()) and not len(inputs.events.semi_join(inputs.tags, "text_key").limit(1).to_pyarrow()):
         log.warning("%s: not one of its tags is of a text in %s; were they made from other events?", tags, events)
 
 
@@ -383,7 +381,7 @@ def added(connection: Any, head: Head, new: ir.Table, best: ir.Table, taxonomy: 
     taken back.
     """
     policy = head.policy
-    parts = folded(connection, new, best, policy, taxonomy, as_of, head.digits)
+    parts = folded(connection, new, best, policy, taxonomy, as_of)
     if policy.daily_ceiling is None:
         return parts
     span = new.agg(first=new.occurred_at.min(), last=new.occurred_at.max()).to_pyarrow().to_pylist()[0]
@@ -447,7 +445,7 @@ def migrate(profiles: Path | str, policy: Policy | None = None, tags: Path | Non
             else:
                 best = head.tags(connection)
                 best = best.filter(permitted(best, rule, nodes))
-            parts = folded(connection, kept, put_aside(connection, best), rule, nodes, head.as_of, BUCKET_DIGITS)
+            parts = folded(connection, kept, put_aside(connection, best), rule, nodes, head.as_of)
         about = about_of(rule, nodes, bundle, head.as_of) | {"what": "migrate"}
         about |= {"events": kept.count().to_pyarrow().as_py(), **size_of(parts["state"])}
         store.commit(connection, head, parts, about, rule, mode="overwrite")

@@ -50,7 +50,7 @@ from pyarrow import fs
 from penchant.errors import DataError, first_line
 from penchant.files import holds_only
 from penchant.profiles.duck import CHUNK_ROWS, copied, in_order, typed
-from penchant.profiles.fold import add_surfaces, carried, instant, merge, population, state_columns
+from penchant.profiles.fold import add_surfaces, carried, instant, merge, of_text, population, state_columns
 from penchant.profiles.policy import Policy
 from penchant.records import KEPT, KEPT_TAGS, POPULATION_KEY, SURFACES, state_schema
 
@@ -114,7 +114,7 @@ def bucket_of(user: ir.Value, digits: int) -> ir.Value:
 
 
 def bucket_in(part: str, rows: ir.Table, digits: int) -> ir.Value:
-    """The bucket of each row of a part; tags come with that of the users they are kept for."""
+    """The bucket of each row of a part; tags come with that of the events they are kept for."""
     if part == "tag":
         return rows.bucket
     return bucket_of(rows.user_id, digits) if part in BY_USER else ibis.literal(EVERYBODY)
@@ -373,10 +373,11 @@ class Store:
             )
 
     def written(self, connection: Any, parts: Mapping[str, ir.Table], policy: Policy, digits: int, layer: str) -> list[AddAction]:
-        """Write files of all parts, of which no version knows yet."""
+        """Write files of all parts, of which no version knows yet; tags into the buckets of the events with their texts."""
         with self.folder() as folder:
-            found = []
-            for part, rows in parts.items():
+            found: list[AddAction] = []
+            for part in sorted(parts, key=PARTS.index):  # events before tags
+                rows = parts[part] if part != "tag" else beside(connection, parts[part], folder, found)
                 place = {"part": ibis.literal(part), "bucket": bucket_in(part, rows, digits), "layer": ibis.literal(layer)}
                 new = {} if "tagging" in rows.columns else {"tagging": ibis.literal(int(layer))}
                 own = typed(rows.mutate(**place, **new), columns_of(part, policy), PARTITIONS)
@@ -532,6 +533,13 @@ class Store:
                 f"{damaged}: missing or damaged ({first_line(error)}); "
                 "go back to a version that doesn't need it (penchant profile restore), or build the profiles again"
             ) from error
+
+
+def beside(connection: Any, tags: ir.Table, folder: Path, events: Sequence[AddAction]) -> ir.Table:
+    """Tags with each `bucket` that has events with their text, by the files of events just written to `folder`."""
+    paths = [glob.escape(str(folder / each.path)) for each in events]
+    kept = connection.read_parquet(paths, hive_partitioning=True, hive_types_autocast=False)
+    return kept.select("bucket", *of_text(tags)).distinct().inner_join(tags, of_text(tags))
 
 
 def metadata(about: dict[str, Any], **options: Any) -> CommitProperties:
