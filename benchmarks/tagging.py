@@ -31,7 +31,7 @@ from transformers import pipeline
 
 from penchant.ingest.clean import text_key
 from penchant.runners.local import tag_file
-from penchant.tagging.backends import graph_feed, own_cores
+from penchant.tagging.backends import graph_feed, own_cores, own_device
 from penchant.tagging.bundle import decide
 from penchant.tagging.exports import FOLDER, ONNX_FILES, load_exports
 from penchant.tagging.pipeline import Clock
@@ -212,7 +212,8 @@ def main() -> None:
         models = {"bundle": options.bundle} | ({"student": options.student} if (options.student / "tagger.json").exists() else {})
         fastest = {}
         for who, bundle in models.items():
-            accepted = load_exports(bundle, Tagger(bundle, "no", "torch").spec).accepted
+            on_cpu = own_device().type == "cpu"  # else there is PyTorch alone
+            accepted = load_exports(bundle, Tagger(bundle, "no", "torch").spec).accepted if on_cpu else {}
             for backend in ("torch", *accepted) if who == "bundle" and not options.quick else list(accepted) or ["torch"]:
                 row = tagging_rate(bundle, folder / "distinct.parquet", backend)
                 fastest[who] = max(row, fastest.get(who, row), key=lambda each: each["texts"])

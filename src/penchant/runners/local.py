@@ -5,6 +5,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -114,7 +115,10 @@ def tag_parts(
         read = documents.counts["rows"]  # at most three parts ahead of what is tagged
         advance(count, f"{read:,} rows read" if total is None else f"{read:,} of {total:,} rows read ({read / max(total, 1):.0%})")
 
-    with progress("tag", None, "texts") as advance:
+    with ExitStack() as stack:
+        advance = stack.enter_context(progress("tag", None, "texts"))
+        for tagger in taggers:
+            stack.enter_context(tagger.at_length())
         for tagged in tag_documents(taggers, missing(), cache, told, clock):
             metadata = tagged.documents.schema.metadata
             with clock("write"):
@@ -184,7 +188,7 @@ def open_tagger(bundle: Path, variant: str | None, backend: str, precision: str)
     """A bundle by the variant of an earlier run, or else by `backend` and PyTorch's `precision`."""
     if variant is None:
         return Tagger(bundle, precision, backend)
-    name, arithmetic = variant.rsplit("-", 1)
+    name, arithmetic = variant.removesuffix(".packed").rsplit("-", 1)
     return Tagger(bundle, {"fp32": "no"}.get(arithmetic, arithmetic), name)
 
 

@@ -65,6 +65,15 @@ class Window(NamedTuple):
     """1 where a piece begins with a capital, if that is marked."""
 
 
+class Read(NamedTuple):
+    """Texts as a model reads them."""
+
+    windows: list[Window]
+    """Of all texts, a text's one after the other."""
+    offsets: list[list[tuple[int, int]]]
+    """Each text's character offsets by word piece; empty without a stride."""
+
+
 @dataclass(frozen=True)
 class Reader:
     """Turns texts into windows of word pieces."""
@@ -91,10 +100,10 @@ class Reader:
         assert self.stride is not None
         return self.max_length - int(self.tokenizer.num_special_tokens_to_add()) - self.stride
 
-    def read(self, texts: Sequence[str]) -> tuple[list[Window], list[list[tuple[int, int]]]]:
-        """The windows of all texts, a text's one after the other, and each text's character offsets by word piece (only with a stride)."""
+    def read(self, texts: Sequence[str]) -> Read:
+        """The windows of texts, and what offsets their pieces have."""
         if not texts:
-            return [], []
+            return Read([], [])
         written = [simplified(text) for text in texts] if self.simplify_chinese else list(texts)
         found = self.tokenizer(
             written,
@@ -116,7 +125,7 @@ class Reader:
             if self.stride is not None:
                 known = len(offsets[owner]) - first
                 offsets[owner] += found["offset_mapping"][n][self.lead + known : self.lead + self.content(ids)]
-        return windows, offsets
+        return Read(windows, offsets)
 
     def content(self, input_ids: Sequence[int]) -> int:
         """How many of a window's pieces are the text's own."""

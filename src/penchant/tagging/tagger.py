@@ -1,7 +1,8 @@
 """Runs a bundle over texts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from penchant.tagging.bundle import Floats, SpanSpec, TaggerSpec, decide, load_s
 from penchant.tagging.cache import Tag
 from penchant.tagging.choice import pick
 from penchant.tagging.encoder import Reader, Window
+from penchant.tagging.readers import Readers
 from penchant.tagging.spans import Span, decode, normal_form, recalibrated, units
 
 
@@ -47,10 +49,24 @@ class Tagger:
             raise DataError(f"{bundle}: the tokenizer can't be loaded: {type(error).__name__}: {said[0]}") from error
         self.reader = reader_of(self.spec, tokenizer)
         self.backend: Backend = pick(bundle, self.spec, len(tokenizer), backend, precision)
+        self.readers: Readers | None = None
+
+    @contextmanager
+    def at_length(self) -> Iterator[None]:
+        """Tokenise in as many processes as the backend is worth, in a long run."""
+        if not self.backend.readers:
+            yield
+            return
+        with Readers(self.reader, self.backend.readers) as readers:
+            self.readers = readers
+            try:
+                yield
+            finally:
+                self.readers = None
 
     def prepare(self, texts: Sequence[str]) -> Prepared:
         """Cut texts into windows of pieces, and these into batches. May run in a thread beside `infer`."""
-        windows, offsets = self.reader.read(texts)
+        windows, offsets = (self.readers or self.reader).read(texts)
         return Prepared(texts, windows, offsets, length_batches([len(each.input_ids) for each in windows], self.backend.batch_tokens))
 
     def infer(self, prepared: Prepared, chosen: Sequence[int]) -> Outputs:
