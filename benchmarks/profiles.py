@@ -35,10 +35,11 @@ import pyarrow.parquet as pq
 from penchant.ingest.clean import text_key
 from penchant.ingest.events import BATCH_ROWS
 from penchant.profiles.duck import connect, put_aside
-from penchant.profiles.fold import KEY, best_tags, contributions, evidence, fold, joined, once_each, repeated_hashes
+from penchant.profiles.duck import copied as copied_by_duckdb
+from penchant.profiles.fold import KEY, best_tags, contributions, evidence, fold, joined, once_each, repeated
 from penchant.profiles.policy import Policy
 from penchant.profiles.snapshot import build, load, update, user_profile, write_table
-from penchant.profiles.store import Store
+from penchant.profiles.store import BUCKET_DIGITS, Store, bucket_of
 from penchant.records import EVENTS, TAGS
 from penchant.taxonomy import Node, Taxonomy
 
@@ -175,7 +176,7 @@ def contributed(connection: Any, inputs: Path, aside: Callable[[ir.Table], ir.Ta
     """Contributions of the inputs, each event once, and how they are folded."""
     events, tags = (connection.read_parquet(str(inputs / f"{name}.parquet")) for name in ("events", "tags"))
     found = events.agg(last=events.occurred_at.max(), sources=events.source.collect(distinct=True)).to_pyarrow().to_pylist()[0]
-    once = once_each(events, aside(repeated_hashes(events)), aside)
+    once = once_each(events, aside(repeated(events)))
     rows = contributions(joined(once, aside(best_tags(tags, events)), POLICY), once, POLICY, TAXONOMY)
     return rows, partial(fold, policy=POLICY, as_of=found["last"], sources=sorted(found["sources"]))
 
@@ -186,6 +187,16 @@ def fold_alone(inputs: Path, output: Path) -> tuple[float, dict[str, float]]:
     connection = connect()
     rows, folded = contributed(connection, inputs, partial(put_aside, connection))
     folded(rows).to_parquet(output, compression="zstd")
+    return time.perf_counter() - start, {}
+
+
+def copied(inputs: Path, output: Path) -> tuple[float, dict[str, float]]:
+    """Events read and written again by user bucket, and nothing else: what no build that keeps them can do without."""
+    start = time.perf_counter()
+    connection = connect()
+    events = connection.read_parquet(str(inputs / "events.parquet"))
+    rows = events.mutate(bucket=bucket_of(events.user_id, BUCKET_DIGITS))
+    copied_by_duckdb(connection, rows, output, "PARTITION_BY (bucket)")
     return time.perf_counter() - start, {}
 
 
@@ -330,6 +341,8 @@ def compare(folder: Path, events: int, with_spark: bool) -> dict[str, float | No
     whole = measure("penchant profile build", events, whole_build, folder / "all", folder / "store")
     fewer, inputs, state = events, folder / "all", folder / "state.parquet"
     ours = less = measure("its fold alone", events, fold_alone, inputs, state)
+    copy = measure("its events written by bucket, and nothing else", events, copied, inputs, folder / "copied")
+    shutil.rmtree(folder / "copied")
     if events > PANDAS_MOST:
         fewer, inputs, state = PANDAS_MOST, folder / "fewer", folder / "fewer.parquet"
         alone(write, inputs, fewer, 0, fewer)
@@ -349,6 +362,7 @@ def compare(folder: Path, events: int, with_spark: bool) -> dict[str, float | No
         "build_seconds": round(whole.seconds, 2),
         "build_events_per_second": round(whole.rate),
         "fold_events_per_second": round(ours.rate),
+        "copy_events_per_second": round(copy.rate),
         "speedup_pandas": round(ratios[0], 1),
         "speedup_pandas_fold": round(ratios[1], 1),
         "spark_events_per_second": round(spark.rate) if spark is not None else None,
@@ -391,8 +405,11 @@ def large(folder: Path) -> dict[str, float]:
     """A build of so many events that memory has to be minded, and lookups in what it leaves."""
     alone(write, folder / "large", LARGE, 0, LARGE)
     built = measure("penchant profile build", LARGE, whole_build, folder / "large", folder / "store-large")
+    before = measure(LOOKUPS, 50, looked_up, folder / "store-large")
+    measure("penchant profile vacuum", LARGE, put_together, folder / "store-large")
     one = measure(LOOKUPS, 50, looked_up, folder / "store-large")
-    return {"large_peak_rss_gib": round(built.gib, 2), "large_lookup_ms": round(one.said["ms median"], 1)}
+    found = {"large_lookup_ms": one, "large_lookup_ms_before_vacuum": before}
+    return {"large_peak_rss_gib": round(built.gib, 2), **{name: round(each.said["ms median"], 1) for name, each in found.items()}}
 
 
 def main() -> None:

@@ -206,6 +206,6 @@ def test_the_manifest_says_what_decides_the_tags(tiny_bundle: Path, tmp_path: Pa
     tagger = Tagger(tiny_bundle, "no", "torch")
     parts.begin(local.manifest_of([tagger]))
     found = json.loads((tmp_path / ".tags.csv.parts" / "manifest.json").read_text())
-    assert found == {"bundles": [tagger.spec.fingerprint], "variants": ["torch-fp32.packed"], "part_texts": local.PART_TEXTS}
+    assert found == {"bundles": [tagger.spec.fingerprint], "variants": ["torch-fp32"], "part_texts": local.PART_TEXTS}
     parts.remove_if_empty()
     assert not (tmp_path / ".tags.csv.parts").exists()

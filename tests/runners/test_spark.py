@@ -300,7 +300,7 @@ def test_a_worker_with_another_bundle_than_the_others_is_refused(spark: SparkSes
     tag = partial(runner.tag_batches, bundles=("tiny",), models=("0123456789abcdef/torch-fp32",))
     found = runner.documents(spark.read.parquet(path), 1).mapInArrow(tag, runner.from_arrow_schema(TAGS))
     with pytest.raises(
-        PythonException, match="DataError: bundle 'tiny': .* has .*/torch-fp32.packed, others have 0123456789abcdef/torch-fp32; ship"
+        PythonException, match="DataError: bundle 'tiny': .* has .*/torch-fp32, others have 0123456789abcdef/torch-fp32; ship"
     ):
         found.collect()
 

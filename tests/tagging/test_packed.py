@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import BertForSequenceClassification
 
+from penchant.runners.local import open_tagger
 from penchant.tagging import packed
 from penchant.tagging.backends import PACKED_TOLERANCE, Outputs, TorchBackend, difference
 from penchant.tagging.bundle import load_spec
@@ -44,11 +45,12 @@ def test_a_batch_in_a_row() -> None:
 def test_logits_are_those_of_padded_windows(task: str, bundle_of: Bundles) -> None:
     bundle = bundle_of(task)
     tagger, spec = Tagger(bundle, "no", "torch"), load_spec(bundle)
-    backend = tagger.backend
-    assert isinstance(backend, TorchBackend)
-    tagger.backend = TorchBackend(bundle, spec, "no", pack=False)
+    backend = TorchBackend(bundle, spec, "no", pack=True)
+    assert isinstance(tagger.backend, TorchBackend)
     assert (tagger.backend.pack, tagger.backend.variant) == (False, "torch-fp32")
-    assert (backend.pack, backend.variant) == (True, "torch-fp32.packed")
+    assert tagger.backend.can_pack()  # a GPU would
+    tagger.backend = TorchBackend(bundle, spec, "no", pack=False)
+    assert backend.variant == "torch-fp32.packed"
     prepared = tagger.prepare([*TEXTS, "Nike Air Max in Paris", "oven"])
     batch = tagger.padded(prepared.windows)
     if tagger.reader.mark_capitals:
@@ -93,6 +95,12 @@ def test_packing_is_taken_only_where_it_gives_the_same(
 
     monkeypatch.setattr(packed, "varlen_attn", None)  # as with an older PyTorch
     assert not packed.can_pack(backend.model)
+
+
+def test_a_run_goes_on_in_the_same_arithmetic(tiny_bundle: Path) -> None:
+    backend = open_tagger(tiny_bundle, "torch-bf16.packed", "auto", "no").backend
+    assert isinstance(backend, TorchBackend)
+    assert (backend.precision, backend.variant) == ("bf16", "torch-bf16")  # padded, on this CPU: parts of another arithmetic are made again
 
 
 def shifted(outputs: Outputs) -> Outputs:

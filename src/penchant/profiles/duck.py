@@ -35,6 +35,7 @@ def connect() -> Any:
     connection.raw_sql("SET TimeZone = 'UTC'")
     connection.raw_sql("SET preserve_insertion_order = false")
     connection.raw_sql("SET enable_progress_bar = false")
+    connection.raw_sql("SET parquet_metadata_cache = true")  # files of a store never change, and a look-up reads little else
     connection.raw_sql(f"SET memory_limit = '{MEMORY}'")
     connection.raw_sql(f"SET partitioned_write_flush_threshold = {CHUNK_ROWS // 2}")
     connection.raw_sql(f"SET temp_directory = '{tempfile.gettempdir()}/penchant-duckdb-{os.getuid()}'")

@@ -69,12 +69,12 @@ def own_device() -> torch.device:
 
 
 class TorchBackend:
-    """The stock checkpoint, in bf16 where this hardware is much faster in it, and without padding where that works."""
+    """The stock checkpoint, in bf16 where this hardware is much faster in it; on a GPU without padding then, where that works."""
 
     name = "torch"
 
     def __init__(self, bundle: Path, spec: TaggerSpec, precision: str = "auto", pack: bool | None = None) -> None:
-        """`pack` says whether windows are packed rather than padded; None: where a check finds that it gives the same, on a GPU in bf16 alone."""
+        """`pack` says whether windows are packed rather than padded; None: in bf16 on a GPU, after a check that it gives the same."""
         if precision not in ("auto", *PRECISIONS):
             raise ConfigError(f"precision {precision!r}: there is auto, {', '.join(PRECISIONS)}")
         self.device = own_device()
@@ -92,7 +92,7 @@ class TorchBackend:
             raise DataError(f"{bundle}: the checkpoint can't be loaded: {type(error).__name__}: {said[0]}") from error
         require_outputs(bundle, spec, self.model)
         self.model.to(self.device).eval()
-        self.pack = (self.precision == "bf16" or not on_gpu) and self.can_pack() if pack is None else pack
+        self.pack = (on_gpu and self.precision == "bf16" and self.can_pack()) if pack is None else pack
         if self.pack:
             packed.prepare(self.model)
         self.variant = f"torch-{'fp32' if self.precision == 'no' else self.precision}{'.packed' * self.pack}"

@@ -1,7 +1,8 @@
 """Windows of any lengths one after the other in a single row, without padding: each piece attends to its own window's alone.
 
-For BERT, in which everything but attention treats pieces one by one. GPUs have a kernel for it (FlashAttention-2, arXiv
-2307.08691, with the windows' ends as an argument), which a mask over a padded batch would keep out; a CPU takes window by window.
+For BERT on GPUs, where PyTorch has a kernel for it (FlashAttention-2, arXiv 2307.08691, with the windows' ends as an
+argument) that a mask over a padded batch would keep out. Everything but attention treats pieces one by one anyway. A CPU
+takes window by window, which gains it nothing.
 """
 
 from collections.abc import Mapping
