@@ -36,7 +36,7 @@ from penchant.ingest.clean import text_key
 from penchant.ingest.events import BATCH_ROWS
 from penchant.profiles.duck import connect, put_aside
 from penchant.profiles.duck import copied as copied_by_duckdb
-from penchant.profiles.fold import KEY, best_tags, contributions, evidence, fold, joined, once_each, repeated
+from penchant.profiles.fold import KEY, best_tags, contributions, evidence, fold, joined, once_each, repeated_hashes
 from penchant.profiles.policy import Policy
 from penchant.profiles.snapshot import build, load, update, user_profile, write_table
 from penchant.profiles.store import BUCKET_DIGITS, Store, bucket_of
@@ -176,7 +176,7 @@ def contributed(connection: Any, inputs: Path, aside: Callable[[ir.Table], ir.Ta
     """Contributions of the inputs, each event once, and how they are folded."""
     events, tags = (connection.read_parquet(str(inputs / f"{name}.parquet")) for name in ("events", "tags"))
     found = events.agg(last=events.occurred_at.max(), sources=events.source.collect(distinct=True)).to_pyarrow().to_pylist()[0]
-    once = once_each(events, aside(repeated(events)))
+    once = once_each(events, aside(repeated_hashes(events)))
     rows = contributions(joined(once, aside(best_tags(tags, events)), POLICY), once, POLICY, TAXONOMY)
     return rows, partial(fold, policy=POLICY, as_of=found["last"], sources=sorted(found["sources"]))
 

@@ -10,7 +10,7 @@ its time, h a horizon's half-life and T the instant `as_of`:
 The last line is `merge`: whatever order events come in, and however they are dealt out, the sums are the same.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import reduce
 from operator import add
@@ -97,26 +97,32 @@ def hash(value: str) -> int:  # type: ignore[empty-body] # noqa: A001 - the engi
     """A number that equal texts share, on one engine; Ibis's own `hash` takes DuckDB's through a string of bits."""
 
 
-def once_each(events: ir.Table, suspects: ir.Table | None = None) -> ir.Table:
+def as_it_is(rows: ir.Table) -> ir.Table:
+    """Rows that are computed wherever they are used."""
+    return rows
+
+
+def once_each(events: ir.Table, suspects: ir.Table | None = None, aside: Callable[[ir.Table], ir.Table] = as_it_is) -> ir.Table:
     """Each event once, however often its id occurs: of several, the first in `EVENT_ORDER`.
 
-    `suspects` are those whose id may occur more than once (`repeated`), where they are known already.
+    `suspects` are hashes of ids that may occur more than once (`repeated_hashes`), where they are known already. `aside`
+    keeps rows that are used more than once: without it every use of the result reads `events` twice.
     """
-    suspects = suspects if suspects is not None else repeated(events)
+    suspects = suspects if suspects is not None else repeated_hashes(events)
     alone = hashed(events).anti_join(suspects, "id_hash").drop("id_hash")
-    order = ibis.row_number().over(group_by="event_id", order_by=[suspects[name] for name in EVENT_ORDER])
-    return alone.union(suspects.mutate(order=order).filter(lambda row: row.order == 0).drop("order", "id_hash"))
+    several = hashed(events).semi_join(suspects, "id_hash").drop("id_hash")
+    order = ibis.row_number().over(group_by="event_id", order_by=[several[name] for name in EVENT_ORDER])
+    return alone.union(aside(several.mutate(order=order).filter(lambda row: row.order == 0).drop("order")))
 
 
-def repeated(events: ir.Table) -> ir.Table:
-    """Events that share the hash of their id, with that `id_hash`: numbers are counted faster than ids, and mostly there are none."""
-    rows = hashed(events)
-    several = rows.group_by("id_hash").agg(n=rows.count()).filter(lambda row: row.n > 1)
-    return rows.semi_join(several, "id_hash")
+def repeated_hashes(events: ir.Table) -> ir.Table:
+    """Hashes that several events' ids have: numbers are counted faster than ids, and mostly there are none."""
+    hashes = hashed(events).select("id_hash")
+    return hashes.group_by("id_hash").agg(n=hashes.count()).filter(lambda row: row.n > 1).select("id_hash")
 
 
 def hashed(events: ir.Table) -> ir.Table:
-    """Events with the hash of their id."""
+    """Events with a hash of their ids."""
     return events.mutate(id_hash=hash(events.event_id))
 
 

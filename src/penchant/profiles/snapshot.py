@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from penchant.profiles.fold import (
     evidence,
     fold,
     frequent_surfaces,
+    hashed,
     instant,
     joined,
     merge,
@@ -36,7 +37,7 @@ from penchant.profiles.fold import (
     once_each,
     permitted,
     population,
-    repeated,
+    repeated_hashes,
     surfaces,
     tagged,
 )
@@ -226,12 +227,12 @@ def build(
     as_of = (as_of or counts["last"]).astimezone(UTC)
     require_overlap(inputs, tags, events)
     require_allowed(policy, inputs.taxonomy)
-    suspects = put_aside(connection, repeated(rows))
-    once = once_each(rows, suspects)
+    suspects = put_aside(connection, repeated_hashes(rows))
+    once = once_each(rows, suspects, partial(put_aside, connection))
     best = put_aside(connection, kept_tags(inputs.tags, rows, policy, inputs.taxonomy))
     parts = folded(connection, once, best, policy, inputs.taxonomy, as_of, sorted(counts["sources"]))
     about = about_of(policy, inputs.taxonomy, inputs.bundle, as_of) | {"what": "build"}
-    about |= {"events": counts["events"] - repeats(suspects), **size_of(parts["state"])}
+    about |= {"events": counts["events"] - repeats(rows, suspects), **size_of(parts["state"])}
     store.retried(lambda: store.create(connection, parts, about, policy))
     return about
 
@@ -242,9 +243,10 @@ def kept_tags(tags: ir.Table, events: ir.Table, policy: Policy, taxonomy: Taxono
     return best.filter(permitted(best, policy, taxonomy))
 
 
-def repeats(suspects: ir.Table) -> int:
+def repeats(events: ir.Table, suspects: ir.Table) -> int:
     """How many events `once_each` leaves out."""
-    return int((suspects.count() - suspects.event_id.nunique()).to_pyarrow().as_py())
+    several = hashed(events).semi_join(suspects, "id_hash")
+    return int((several.count() - several.event_id.nunique()).to_pyarrow().as_py())
 
 
 def folded(
