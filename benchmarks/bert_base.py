@@ -106,7 +106,7 @@ def main() -> None:
         print(f"\n{'network alone':44}{'texts/s':>10}{'GFLOP/s':>12}{'of ceiling':>12}")
         usual = TorchBackend(folder / "bundle", spec)
         ceiling = matmul_gflops(torch.bfloat16 if usual.precision == "bf16" else torch.float32, device)
-        for pack in (False, True) if can_pack(usual.model) else (False,):
+        for pack in (False, True) if usual.pack or (device.type == "cpu" and can_pack(usual.model)) else (False,):
             backend = TorchBackend(folder / "bundle", spec, usual.precision, pack=pack)
             for kind, lengths in kinds.items():
                 texts_a_second, gflops = rate(backend, lengths)

@@ -574,10 +574,37 @@ def test_choices_are_loaded_from_a_file_once(desk: Path, run: Run) -> None:
     )
     text += "u005,advertising,denied,2999-01-01\n"
     Path("choices.csv").write_text(text, encoding="utf-8")
-    assert done(run, "user", "load", "choices.csv") == "2 new choices, 0 known already, 2 rejected\n"
+    code, out, err = run("user", "load", "choices.csv")
+    assert (code, out) == (1, "2 new choices, 0 known already, 2 rejected\n")
+    assert "choices.csv: 2 rows are no choices, and nobody heeds them: choices.csv.rejects.csv beside it has each with its reason" in err
     assert [row["row"] for row in rows_of("choices.csv.rejects.csv")] == ["4", "5"]
-    assert done(run, "user", "load", "choices.csv") == "0 new choices, 2 known already, 2 rejected\n"
+    Path("choices.csv").write_text("".join(text.splitlines(keepends=True)[:3]), encoding="utf-8")
+    assert done(run, "user", "load", "choices.csv") == "0 new choices, 2 known already, 0 rejected\n"
     assert done(run, "segment", "export", RUNNERS, "-o", "out/a.csv") == "178 people: out/a.csv\n"
+
+
+def test_loaded_choices_name_the_lists_of_those_who_said_no(desk: Path, run: Run) -> None:
+    done(run, "segment", "export", RUNNERS, "-o", "out/a.csv")
+    Path("choices.csv").write_text("user_id,purpose,status,at\nstranger,*,opt-out,2026-03-01\n", encoding="utf-8")
+    assert done(run, "user", "load", "choices.csv") == "1 new choices, 0 known already, 0 rejected\n"
+    Path("choices.csv").write_text("user_id,purpose,status,at\nu003,*,opt-out,2026-03-01\n", encoding="utf-8")
+    out = done(run, "user", "load", "choices.csv")
+    (told,) = out.splitlines()[1:]
+    assert told.startswith("somebody who said no is on the list runners at csv; the file that removes them: penchant segment export")
+
+
+def test_choices_beside_no_profiles_are_pointed_out(desk: Path, run: Run) -> None:
+    code, out, err = run("user", "opt-out", "u003", "--profiles", "out/profile")
+    assert (code, out) == (0, "u003: opted out of everything\n")
+    assert "out/profile: no profiles there" in err
+
+
+def test_additions_are_told_by_their_own_number(desk: Path, run: Run) -> None:
+    done(run, "user", "opt-out", "u003")
+    done(run, "segment", "export", RUNNERS, "-o", "out/a.csv")
+    done(run, "user", "opt-out", "u003", "--lift")
+    assert done(run, "segment", "export", RUNNERS, "--only", "add", "-o", "out/add.csv") == "fewer than 50 people: out/add.csv\n"
+    assert [row["user_id"] for row in rows_of("out/add.csv")] == ["u003"]
 
 
 # ---- the log

@@ -127,6 +127,14 @@ def test_a_path_that_holds_no_file_is_refused(path: Path, make: Any) -> None:
         read_yaml(path)
 
 
+def test_a_key_that_stands_twice_is_refused(path: Path) -> None:
+    path.write_text("a: {b: 1, c: 2}\nd: 3\na: 4\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"the key 'a' stands twice"):
+        read_yaml(path)
+    path.write_text("base: &base {b: 1}\nuse: {<<: *base, c: 2}\n", encoding="utf-8")
+    assert read_yaml(path)["use"] == {"b": 1, "c": 2}
+
+
 def test_an_emoji_escaped_the_way_json_does_is_one_character(path: Path) -> None:
     path.write_text(r'{"name": "\ud83d\ude00"}')
     assert load(Shop, path).name == "😀"

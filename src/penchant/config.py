@@ -24,6 +24,15 @@ class Loader(yaml.SafeLoader):
         except UnicodeDecodeError as error:
             raise yaml.constructor.ConstructorError(None, None, "half of a surrogate pair is no character", node.start_mark) from error
 
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Keys and values, each key once."""
+        seen: set[str] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and key.value in seen and key.value != "<<":
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+            seen.add(str(key.value))
+        return dict(super().construct_mapping(node, deep))
+
 
 Loader.add_constructor("tag:yaml.org,2002:str", Loader.construct_text)
 

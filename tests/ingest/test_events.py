@@ -167,6 +167,18 @@ def test_every_reject_has_its_line_its_column_and_its_reason(tmp_path: Path) -> 
     assert_balanced(summary, tmp_path / "out")
 
 
+def test_a_column_that_no_line_of_json_has_is_pointed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.jsonl").write_text(posts(1) + "{broken\n" + posts(2).replace('"did"', '"paid": 5, "did"'), encoding="utf-8")
+    found = Mapping.model_validate(
+        {"latest": "2027-01-01", "sources": {"shop": source("a.jsonl", columns={"rating": "strs", "title": None, "currency": "boddy"})}}
+    )
+    assert ingest(found, tmp_path, tmp_path / "out")["shop"]["events"] == 2
+    assert [each for each in caplog.messages if "no row has" in each] == [
+        "source 'shop': rating: no row has a column 'strs'; did you mean 'user'?",
+        "source 'shop': currency: no row has a column 'boddy'; did you mean 'body' or 'did'?",
+    ]
+
+
 def test_parquet_and_json_rejects_count_from_one(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(posts(1) + "\n{broken\n" + posts(2) + "[]\n", encoding="utf-8")
     moment = datetime(2026, 3, 1, tzinfo=UTC)

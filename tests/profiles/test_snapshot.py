@@ -14,7 +14,9 @@ from penchant import taxonomy as taxonomies
 from penchant.errors import ConfigError, DataError
 from penchant.profiles.policy import Policy
 from penchant.profiles.snapshot import build, check, load, migrate, user_profile, write_table
+from penchant.profiles.store import Store
 from penchant.records import EVENTS, KEPT, TAGS, state_schema
+from penchant.segments.choices import Choices
 from penchant.taxonomy import Taxonomy
 from tests import snapshots
 from tests.snapshots import permits, snapshot_of, span
@@ -94,6 +96,26 @@ def test_profiles_of_every_format_equal_those_of_parquet(suffix: str, profiles: 
         {name: pytest.approx(value, rel=1e-12) if isinstance(value, float) else value for name, value in row.items()} for row in other
     ]
     assert found.about == expected.about
+
+
+def test_a_folder_that_is_called_like_a_bucket_is_a_folder_like_any(profiles: Path, tmp_path: Path, tiny_taxonomy: Path) -> None:
+    other = tmp_path / "bucket=eu" / "new" / "profiles"  # neither is there yet
+    build(tmp_path / "events.parquet", tmp_path / "tags.parquet", POLICY, other, tiny_taxonomy)
+    expected, found = (user_profile(load(each), "u") for each in (profiles, other))
+    assert [len(row["evidence"]) for row in found] == [len(row["evidence"]) for row in expected] != [0] * len(found)
+
+
+def test_choices_and_rejects_lie_beside_a_store_however_it_is_named(
+    profiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_taxonomy: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link").symlink_to(profiles)
+    names = {Store(each).place for each in (profiles, f"{profiles}/", profiles / "..", tmp_path / "elsewhere" / "link")}
+    assert names == {profiles, tmp_path}
+    monkeypatch.chdir(profiles)
+    assert Store(".").place == profiles
+    build(tmp_path / "events.parquet", tmp_path / "tags.parquet", POLICY, ".", tiny_taxonomy)
+    assert Choices(".").store.uri == Choices(profiles).store.uri == f"{profiles}.choices"
 
 
 def test_times_with_another_offset_and_none_are_the_same_instant(tmp_path: Path, tiny_taxonomy: Path) -> None:

@@ -220,17 +220,17 @@ def test_under_the_basis_of_consent_those_alone_are_exported_who_gave_it(desk: D
 def test_who_has_to_be_removed_from_a_destination_is_listed_once(desk: Desk) -> None:
     """u00 to u55 are exported; then u02 opts out, u56 and u57 run today, and with them the days go on: u55 ran 55 days before the new instant."""
     desk.export("first.csv", "jsonl")
-    assert desk.records.had("u02") == [("runners", "jsonl")]
+    assert desk.records.naming(["u02"]) == [("runners", "jsonl")]
     desk.choices.opt_out("u02")
     assert desk.export("remove.csv", "jsonl", only="remove", settings=Destinations()) is not None
     assert [json.loads(line)["user_id"] for line in (desk.folder / "out" / "remove.csv").read_text().splitlines()] == ["u02"]
     assert desk.export("remove.csv", "jsonl", only="remove") is None  # it was told
-    assert desk.records.had("u02") == []
+    assert desk.records.naming(["u02"]) == []
     assert desk.export("add.csv", "jsonl", only="add") is None
     desk.add([event(1000 + n, f"u{n}", "sports.running", 0) for n in (56, 57)])
     assert desk.export("add.csv", "jsonl", only="add") is not None
     assert {json.loads(line)["user_id"] for line in (desk.folder / "out" / "add.csv").read_text().splitlines()} == {"u56", "u57"}
-    assert desk.records.had("u57") == [("runners", "jsonl")]
+    assert desk.records.naming(["u57"]) == [("runners", "jsonl")]
     assert [each["what"] for each in desk.records.audit.entries()] == ["export", "export of removals", "export of additions"]
 
 
@@ -265,8 +265,8 @@ def test_google_takes_europeans_by_their_consent_alone(desk: Desk) -> None:
     desk.choices.consent("u04", "ad_user_data", "granted")
     desk.export("google.csv", "google", identities=desk.identities(text))
     assert len(desk.rows("google.csv")) == 55
-    assert desk.records.had("u03") == [("runners", "google")]
-    assert desk.records.had("u04") == []
+    assert desk.records.naming(["u03"]) == [("runners", "google")]
+    assert desk.records.naming(["u04"]) == []
 
 
 def test_a_list_for_a_platform_needs_an_identity_table(desk: Desk) -> None:
@@ -287,7 +287,7 @@ def test_an_identity_table_of_nonsense_writes_no_file(text: str, message: str, d
         desk.export("meta.csv", "meta", identities=desk.identities(text))
     assert message in str(caught.value)
     assert desk.files == []
-    assert desk.records.had("u00") == []
+    assert desk.records.naming(["u00"]) == []
 
 
 def test_bid_requests_name_the_interests_of_the_rule_by_their_outside_ids(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -306,6 +306,32 @@ def test_bid_requests_name_the_interests_of_the_rule_by_their_outside_ids(desk: 
     (segment,) = data["segment"]
     assert (segment["id"], segment["name"]) == ("410", "Running")  # trail running, which has none of its own, counts for it
     assert 0 < float(segment["value"]) < 1
+
+
+def test_removals_from_bid_requests_say_nothing_of_interests(tmp_path: Path) -> None:
+    (tmp_path / "iab").mkdir()
+    desk = Desk(tmp_path / "iab")
+    text = TAXONOMY.replace("name: Running}", 'name: Running, iab: "410"}')
+    (desk.folder / "taxonomy.yaml").write_text(text, encoding="utf-8")
+    build(desk.folder / "events.parquet", desk.folder / "tags.parquet", Policy(), desk.profiles, desk.folder / "taxonomy.yaml", AS_OF)
+    desk.export("users.jsonl", "openrtb")
+    desk.choices.opt_out("u02")
+    desk.export("remove.jsonl", "openrtb", only="remove")
+    (line,) = (desk.folder / "out" / "remove.jsonl").read_text(encoding="utf-8").splitlines()
+    user = json.loads(line)["user"]
+    assert user["eids"] == [{"source": "shop.example", "uids": [{"id": "u02", "atype": 3}]}]
+    assert [each["segment"] for each in user["data"]] == [[]]
+    assert desk.records.naming(["u02"]) == []
+
+
+def test_a_segment_too_small_for_want_of_consent_is_told_from_one_whose_rule_is_narrow(desk: Desk) -> None:
+    with pytest.raises(PolicyRefusal, match="its legal basis is consent, and too few gave it for 'nobody-asked'"):
+        desk.export(audience=desk.audience(purpose="nobody-asked", legal_basis="consent"))
+    for n in range(60):
+        desk.choices.opt_out(f"u{n:02}")
+    with pytest.raises(PolicyRefusal, match="too many said no"):
+        desk.export()
+    assert desk.files == []
 
 
 def test_people_found_by_a_sensitive_interest_go_to_no_platform_even_where_that_is_permitted(tmp_path: Path) -> None:

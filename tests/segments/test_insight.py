@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from penchant.errors import DataError
+from penchant.errors import ConfigError, DataError
 from penchant.profiles.snapshot import Snapshot
+from penchant.reports.segments_text import why_text
 from penchant.segments.insight import Curve, curves, funnel, overlaps, size, special
 from penchant.segments.load import checked, of_text, read_audience
 from penchant.segments.people import Audience
@@ -54,6 +55,44 @@ def test_a_funnel_goes_on_with_lists_and_the_top(tmp_path: Path, snapshot: Snaps
         ("top 20 by last_at", 20),
         ("and everybody in yes.txt", 22),
     ]
+
+
+def test_a_funnel_s_alternatives_stand_in_brackets(snapshot: Snapshot) -> None:
+    steps = funnel(audience("interest:sports.running and (interest:pets or interest:life)", snapshot), snapshot)
+    assert [step for step, _ in steps][1:] == ["interest:sports.running", "and (interest:pets or interest:life)"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("interest:pets and " + "not " * 51 + "interest:life", "rule: too deeply nested: at most 50 levels"),
+        ("interest:pets and " + "not " * 300 + "interest:life", "rule: too deeply nested"),
+        ("interest:pets and " + "not " * 5_000 + "interest:life", "rule: too deeply nested"),
+        (" or ".join(["interest:pets"] * 61), "rule: too long: 61 conditions, at most 60"),
+        (" and ".join(["interest:pets"] * 3_000), "rule: too long: 3,000 conditions, at most 60"),
+    ],
+)
+def test_a_rule_that_no_engine_takes_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        of_text(text)
+
+
+def test_the_largest_rules_are_answered(tmp_path: Path, snapshot: Snapshot) -> None:
+    assert size(audience(" or ".join(f"interest:pets weight>={n / 1e6}" for n in range(60)), snapshot), snapshot) == 12
+    deep = "not " * 48 + "interest:pets"  # an even number of times
+    assert size(audience(f"interest:pets and {deep}", snapshot), snapshot) == 12
+    (tmp_path / "a.yaml").write_text("name: a\npurpose: tests\nrule: " + "{all: [" * 60 + "{interest: pets}" + "]}" * 60, encoding="utf-8")
+    with pytest.raises(ConfigError, match="too deeply nested: at most 50 levels"):
+        read_audience(tmp_path / "a.yaml")
+
+
+def test_who_is_left_out_by_the_top_alone_is_told_so(tmp_path: Path, snapshot: Snapshot) -> None:
+    asked = from_file("rule: interest:sports.running\ntop: {people: 20, by: last_at}", tmp_path, snapshot)
+    found = {user: why(asked, snapshot, user) for user in ("u00", "u59")}
+    assert sorted(each["member"] for each in found.values()) == [False, True]
+    assert {each["member"]: each["beyond_top"] for each in found.values()} == {True: None, False: "the first 20 by last_at"}
+    (out,) = (each for each in found.values() if not each["member"])
+    assert "  meets the rule, but is not among the first 20 by last_at" in why_text(out, snapshot).splitlines()
 
 
 def test_a_funnel_of_alternatives_is_one_step(snapshot: Snapshot) -> None:

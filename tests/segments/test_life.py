@@ -293,10 +293,10 @@ def test_all_lists_of_a_person_are_found(desk: Desk) -> None:
     ):
         with desk.records.of(name).deliver(destination, pa.table({"user_id": users})):
             pass
-    assert desk.records.had("u01") == [("runners", "csv"), ("runners", "meta")]
-    assert desk.records.had("猫 🏃") == [("cat-people", "meta"), ("runners", "meta")]
-    assert desk.records.had("u0") == []
-    assert Records(desk.folder / "nowhere").had("u01") == []
+    assert desk.records.naming(["u01"]) == [("runners", "csv"), ("runners", "meta")]
+    assert desk.records.naming(["猫 🏃"]) == [("cat-people", "meta"), ("runners", "meta")]
+    assert desk.records.naming(["u0"]) == []
+    assert Records(desk.folder / "nowhere").naming(["u01"]) == []
 
 
 @pytest.mark.parametrize("where", ["penchant.segments.life.Life.write", "penchant.segments.life.write_json", "pyarrow.parquet.write_table"])

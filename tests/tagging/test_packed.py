@@ -121,4 +121,5 @@ def test_how_far_logits_are_apart() -> None:
     expected = Outputs(np.array([[1.0, -4.0]]), np.array([[[2.0, 0.5]]]))
     assert difference(expected, expected) == 0
     assert difference(Outputs(np.array([[1.0, -4.2]]), np.array([[[2.0, 0.3]]])), expected) == pytest.approx(0.1)  # 0.05 and 0.1
+    assert np.isnan(difference(Outputs(np.array([[1.0, -4.0]]), np.array([[[np.nan, 0.5]]])), expected))
     assert difference(Outputs(np.array([[2.0, -4.0]]), None), expected._replace(pieces=None)) == pytest.approx(0.25)

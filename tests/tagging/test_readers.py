@@ -1,7 +1,12 @@
 """Tokenising in several processes: what comes out is what one process finds."""
 
+import copy
 import os
+import pickle
 import signal
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +64,33 @@ def test_a_long_run_has_them_and_writes_the_same(tagger: Tagger, tmp_path: Path,
     assert tagger.readers is None
     assert (tmp_path / "many.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
     assert (tmp_path / "one.jsonl").stat().st_size > 0
+
+
+def test_a_process_that_is_killed_as_it_begins_is_told(tagger: Tagger) -> None:
+    large = replace(tagger.reader, tokenizer=copy.deepcopy(tagger.reader.tokenizer))
+    large.tokenizer.add_tokens([f"word{n}" for n in range(5_000)])
+    assert len(pickle.dumps(large)) > 65_536  # more than a pipe holds
+    with Readers(large, 2) as readers:
+        readers.pool.submit(abs, -1)  # starts them
+        os.kill(next(iter(readers.pool._processes)), signal.SIGKILL)
+        with pytest.raises(DataError, match="a process that tokenises was killed"):
+            readers.read(TEXTS)
+
+
+def test_processes_end_with_the_one_that_began_them(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, pickle, sys\nfrom penchant.tagging.readers import Readers\n"
+        "if __name__ == '__main__':\n    readers = Readers(None, 2)\n    readers.pool.submit(abs, -1).result()\n"
+        "    print(*readers.pool._processes, flush=True)\n    os.kill(os.getpid(), 9)\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, str(program)], check=False, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": "src"}, timeout=120
+    )
+    assert done.returncode == -signal.SIGKILL
+    ids = [int(each) for each in done.stdout.split()]
+    assert ids  # and they ended, or their output would still be open
 
 
 def test_a_process_that_is_killed_is_told(tagger: Tagger) -> None:

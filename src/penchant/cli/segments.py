@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from penchant.cli.options import Existing, File, Instant, example, profiles_option
-from penchant.errors import ConfigError
+from penchant.errors import ConfigError, DataError
 
 DESTINATIONS = ("csv", "parquet", "jsonl", "openrtb", "google", "meta", "tiktok", "linkedin")
 
@@ -203,6 +203,9 @@ def segment_curve(audience: Any, snapshot: Any, picture: Path | None) -> None:
     found = curves(audience, snapshot)
     if not found:
         click.echo("the rule has no threshold")
+    aside = [name for name in ("top", "include", "exclude") if getattr(audience.segment, name) is not None]
+    if aside:
+        click.echo(f"sizes of the rule alone, without the segment's {' and '.join(aside)}")
     for n, each in enumerate(found):
         click.echo(curve_text(each))
         path = picture.with_name(f"{picture.stem}-{n + 1}{picture.suffix}") if picture is not None and len(found) > 1 else picture
@@ -369,7 +372,6 @@ def segment_export(
     """Write the people who meet RULE as a destination takes them, without those who said no, and log it."""
     from penchant.config import load
     from penchant.segments.choices import Choices
-    from penchant.segments.counts import shown_size
     from penchant.segments.destinations import Destinations
     from penchant.segments.export import export
     from penchant.segments.identity import read_identities
@@ -388,7 +390,7 @@ def segment_export(
         return
     for reason_text, count in label["penchant"]["dropped"].items():
         click.echo(f"dropped {count:,} × {reason_text}" if isinstance(count, int) else f"dropped {count} × {reason_text}", err=True)
-    click.echo(f"{shown_size(label['audience']['count'])} people: {output}")
+    click.echo(f"{label['penchant']['listed']} people: {output}")
 
 
 @click.group()
@@ -426,6 +428,7 @@ def say_unknown(user_id: str, profiles: str) -> None:
     from penchant.profiles.snapshot import load
     from penchant.profiles.store import Store
 
+    say_no_profiles(profiles)
     if Store(profiles).exists():
         state = load(profiles).state
         if not state.filter(state.user_id == user_id).count().to_pyarrow().as_py():
@@ -436,9 +439,25 @@ def say_removals(user_id: str, records: Path) -> None:
     """Name the lists that somebody is on."""
     from penchant.segments.life import Records
 
-    for name, destination in Records(records).had(user_id):
+    for name, destination in Records(records).naming([user_id]):
+        say_removal("is", name, destination)
+
+
+def say_removal(who: str, name: str, destination: str) -> None:
+    """Name a list, and the command that takes people off it."""
+    click.echo(
+        f"{who} on the list {name} at {destination}; the file that removes them: penchant segment export … --destination {destination} --only remove"
+    )
+
+
+def say_no_profiles(profiles: str) -> None:
+    """Say where there are no profiles that choices could lie beside: exports of others don't heed them."""
+    from penchant.profiles.store import Store
+
+    if not Store(profiles).exists():
         click.echo(
-            f"is on the list {name} at {destination}; the file that removes them: penchant segment export … --destination {destination} --only remove"
+            f"{profiles}: no profiles there; exports heed the choices beside the profiles they read (--profiles), is the path right?",
+            err=True,
         )
 
 
@@ -466,13 +485,26 @@ def user_consent(user_id: str, purpose: str, status: str, at: datetime | None, r
 @user.command("load")
 @click.argument("path", type=Existing)
 @profiles_option
+@records_option
 @example("penchant user load choices.csv")
-def user_load(path: Path, profiles: str) -> None:
-    """Load past choices from a table: user_id, purpose (* for everything), status, at, reason."""
-    from penchant.segments.choices import Choices
+def user_load(path: Path, profiles: str, records: Path) -> None:
+    """Load past choices from a table: user_id, purpose (* for everything), status, at, reason.
 
-    counts = Choices(profiles).load(path)
+    Rows that can't be taken are listed in PATH.rejects.csv, and the exit code is 1 then: nobody heeds them.
+    """
+    from penchant.segments.choices import Choices
+    from penchant.segments.life import Records
+
+    choices = Choices(profiles)
+    counts = choices.load(path)
     click.echo(f"{counts['added']:,} new choices, {counts['known']:,} known already, {counts['rejected']:,} rejected")
+    say_no_profiles(profiles)
+    for name, destination in Records(records).naming(choices.said_no()):
+        say_removal("somebody who said no is", name, destination)
+    if counts["rejected"]:
+        raise DataError(
+            f"{path}: {counts['rejected']:,} rows are no choices, and nobody heeds them: {path.name}.rejects.csv beside it has each with its reason; mend and load them"
+        )
 
 
 @user.command("choices")

@@ -80,9 +80,11 @@ class Ingest:
         """Yield ("event", …) and ("reject", …) for every row of a source, in file order."""
         source = self.mapping.sources[name]
         catalogue = self.catalogue(source)
+        seen: set[str] = set()
         for path in self.files(name):
             unchecked = sniff(path) != "jsonl"  # where each row may have keys of its own
             for place, row in rows(path):
+                seen |= row.keys() if not isinstance(row, BadRow) else set()
                 if unchecked and not isinstance(row, BadRow):
                     require_mapped(path, name, source, row, catalogue)
                     unchecked = False
@@ -105,6 +107,9 @@ class Ingest:
                     continue
                 self.counts[name]["events"] += 1
                 yield "event", event
+        for field, column in mapped(source) if seen else ():
+            if column not in seen and column.split(".")[0] not in seen | ({"item"} if catalogue else set()):
+                log.warning("source %r: %s: no row has a column %r%s", name, field, column, suggestion(column, sorted(seen)))
 
     def event(self, name: str, source: Source, row: Row) -> dict[str, Any]:
         """One row as an event. Raises `Rejected`."""
@@ -158,13 +163,17 @@ class Ingest:
         return result
 
 
+def mapped(source: Source) -> list[tuple[str, str]]:
+    """Fields that the mapping reads from a column, and these."""
+    return [(field, column.column) for field, column in source.columns if column is not None and column.column is not None]
+
+
 def require_mapped(path: Path, name: str, source: Source, row: Row, catalogue: dict[str, Row]) -> None:
     """Raise a `ConfigError` that lists the columns which the mapping names and a table lacks, each with the nearest there is."""
     known = set(row) | ({f"item.{each}" for each in next(iter(catalogue.values()))} if catalogue else set())
-    fields = ((field, column.column) for field, column in source.columns if column is not None and column.column is not None)
     mistakes = [
         f"{field}: no column {column!r}{suggestion(column, sorted(known))}"
-        for field, column in fields
+        for field, column in mapped(source)
         if column not in known and column.split(".")[0] not in row
     ]
     if mistakes:

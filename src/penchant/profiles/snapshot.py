@@ -290,8 +290,7 @@ def about_of(policy: Policy, taxonomy: Taxonomy, bundle: str, as_of: datetime) -
 
 def rejects_of(store: Store) -> Path | None:
     """Where rejects are listed: beside a local store."""
-    folder = Path(store.uri)
-    return folder.with_name(f"{folder.name}.rejects.csv") if store.local else None
+    return store.place.with_name(f"{store.place.name}.rejects.csv") if store.local else None
 
 
 def require_overlap(inputs: Inputs, tags: Path, events: Path) -> None:
@@ -355,6 +354,14 @@ def update(
         parts = added(connection, head, new, best, inputs.taxonomy, as_of)
         about = head.about | {"what": "update", "as_of": as_of.isoformat(), "events": counts["new"], "penchant": __version__}
         about = {name: value for name, value in about.items() if name not in ("users", "attributes")}
+        bare = new.anti_join(best, "text_key").count().to_pyarrow().as_py()
+        if bare:
+            log.info(
+                "%d of %d new events have no tag in %s; if their texts weren't tagged yet, tag all kept events and use: penchant profile migrate --tags",
+                bare,
+                counts["new"],
+                tags,
+            )
         if before_commit is not None:
             before_commit()
         store.commit(connection, head, parts, about, head.policy)

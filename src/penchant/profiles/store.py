@@ -230,6 +230,12 @@ class Store:
         """Whether it is a folder of this machine."""
         return "://" not in self.uri
 
+    @property
+    def place(self) -> Path:
+        """The folder of a local store under its own name, beside which other files lie: not a link to it, nor `.`."""
+        folder = Path(self.uri)
+        return folder.resolve() if folder.is_symlink() or folder.name in ("", "..") else folder
+
     @cached_property
     def disk(self) -> fs.FileSystem:
         """Where its files are, by their names in it."""
@@ -340,6 +346,7 @@ class Store:
         """Write the parts as one commit upon `head`. Raises `CommitFailedError` where another commit came first."""
         if self.local:
             require_writable(Path(self.uri))
+            Path(self.uri).parent.mkdir(parents=True, exist_ok=True)
         layer = layer_after(head)
         try:
             files = self.written(connection, parts, policy, int(about["bucket_digits"]), layer)
@@ -538,8 +545,9 @@ class Store:
 def beside(connection: Any, tags: ir.Table, folder: Path, events: Sequence[AddAction]) -> ir.Table:
     """Tags with each `bucket` that has events with their text, by the files of events just written to `folder`."""
     paths = [glob.escape(str(folder / each.path)) for each in events]
-    kept = connection.read_parquet(paths, hive_partitioning=True, hive_types_autocast=False)
-    return kept.select("bucket", *of_text(tags)).distinct().inner_join(tags, of_text(tags))
+    kept = connection.read_parquet(paths, hive_partitioning=False, filename=True)
+    bucket = kept.filename.re_extract(".*/bucket=([^/]*)/", 1)  # the last one: the store's own folder may be called so
+    return kept.select(*of_text(tags), bucket=bucket).distinct().inner_join(tags, of_text(tags))
 
 
 def metadata(about: dict[str, Any], **options: Any) -> CommitProperties:

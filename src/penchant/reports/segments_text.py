@@ -113,6 +113,7 @@ def why_text(found: dict[str, Any], snapshot: Snapshot) -> str:
     verdict = "is" if found["member"] else "is not"
     lines = [f"{found['user_id']} {verdict} in {found['segment']} as of {found['as_of']:%Y-%m-%d %H:%M} UTC"]
     lines += [f"  {name} by hand" for name in ("included", "excluded") if found[name]]
+    lines += [f"  meets the rule, but is not among {found['beyond_top']}"] if found["beyond_top"] is not None else []
     for each in found["conditions"]:
         wanted = not each["negated"]
         lines.append(f"{'✓' if each['holds'] == wanted else '✗'} {'' if wanted else 'not '}{each['text']}")

@@ -23,6 +23,7 @@ from pyarrow import fs
 
 from penchant.config import parse
 from penchant.errors import ConfigError, DataError, first_line, problems
+from penchant.profiles.duck import connect
 from penchant.profiles.store import Store
 from penchant.segments.choice import (
     CHOICES,
@@ -44,7 +45,8 @@ class Choices:
     """The choices beside profiles, by the folder or URL of these; there need be none of either yet."""
 
     def __init__(self, profiles: str | Path, options: dict[str, str] | None = None) -> None:
-        self.store = Store(f"{Store(profiles, options).uri.rstrip('/')}.choices", options)
+        of = Store(profiles, options)
+        self.store = Store(f"{str(of.place) if of.local else of.uri.rstrip('/')}.choices", options)
 
     def record(self, choices: Iterable[Mapping[str, Any]]) -> None:
         """Add choices, all in one commit: `user_id`, `status`, and unless the defaults are meant `purpose` (everything), `at` (now), `reason`.
@@ -111,6 +113,11 @@ class Choices:
         with self.named():
             found = self.dataset(self.table()).to_table(filter=pc.field("user_id") == user).to_pylist()
         return sorted(found, key=lambda row: (row["at"], row["status"] == DENIED, row["recorded_at"]), reverse=True)
+
+    def said_no(self) -> list[str]:
+        """Everybody whose choice for any purpose, or for everything, is denied now."""
+        current = self.current(connect())
+        return list(current.filter(current.status == DENIED).select("user_id").distinct().to_pyarrow()["user_id"].to_pylist())
 
     def current(self, connection: Any) -> ir.Table:
         """What counts: `user_id`, `purpose`, `status` and since when (`at`), one row per user and purpose."""

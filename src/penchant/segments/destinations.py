@@ -125,9 +125,15 @@ def granting(people: pa.Table) -> frozenset[str]:
 
 
 def bidstream(settings: OpenRtb, people: pa.Table) -> Listing:
-    """One column of lines. Who has no interest in the outside taxonomy has nothing to say there."""
+    """One column of lines. Who has no interest in the outside taxonomy has nothing to say there.
+
+    Without a column of interests they are to be removed: each line says that the person has no segments any more.
+    """
     if settings.provider is None:
         raise ConfigError("openrtb: set openrtb.provider to your domain, which buyers see as the source of the data")
+    if "interests" not in people.column_names:
+        lines = pa.array([user_object(settings, user, []) for user in people["user_id"].to_pylist()], pa.string())
+        return Listing(pa.table({"user": lines}), people["user_id"].combine_chunks())
     some = pc.fill_null(pc.greater(pc.list_value_length(people["interests"]), 0), False)
     kept = people.filter(some)
     pairs = zip(kept["user_id"].to_pylist(), kept["interests"].to_pylist(), strict=True)

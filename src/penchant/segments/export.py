@@ -69,6 +69,7 @@ def export(
         least = getattr(settings, destination).min_size
         if only != "remove":
             require_exportable(audience, refresh, datetime.now(UTC).date())
+            require_allowed(audience, refresh["size"], len(allowed), max(audience.segment.min_size, least), destination)
             require_size(len(allowed), max(audience.segment.min_size, least), audience.segment.name, destination)
         people = {None: allowed, "add": apart(snapshot, allowed, delivered), "remove": apart(snapshot, delivered, allowed)}[only]
         if not len(people):
@@ -81,6 +82,7 @@ def export(
             return None
         count = len(allowed) if only == "add" else len(found.people)
         label = label_of(audience, snapshot, refresh, destination, settings, found, count)
+        label["penchant"]["listed"] = shown_size(len(found.people))
         about = account(audience, snapshot, refresh, destination, reason)
         with ExitStack() as stack:
             noted = life.deliver(destination, kept(snapshot, delivered, found, only))
@@ -153,6 +155,21 @@ def refuse_platform(audience: Audience, snapshot: Snapshot, destination: str) ->
         )
 
 
+def require_allowed(audience: Audience, size: int, allowed: int, least: int, destination: str) -> None:
+    """Raise `PolicyRefusal` where a segment is large enough, but for those who may not be used for its purpose."""
+    segment = audience.segment
+    if allowed < least <= size:
+        basis = (
+            f"its legal basis is consent, and too few gave it for {segment.purpose!r}"
+            if segment.legal_basis == "consent"
+            else "too many said no"
+        )
+        raise PolicyRefusal(
+            f"segment {segment.name!r} has {shown_size(allowed)} people who may be used for the purpose {segment.purpose!r}, under the minimum of "
+            f"{least:,} for {destination}: not exported; {basis} (penchant user choices)"
+        )
+
+
 def require_size(count: int, least: int, name: str, destination: str, found: Listing | None = None) -> None:
     """Raise `PolicyRefusal` for too few people."""
     if count < least:
@@ -204,7 +221,7 @@ def with_details(
         granted = choices.granted(snapshot.connection, AD_CONSENT).select("user_id", ad_consent=ibis.literal(True))
         rows = rows.left_join(granted, "user_id").drop("user_id_right")
         rows = rows.mutate(ad_consent=ibis.literal(True) if only == "remove" else rows.ad_consent.fill_null(False))
-    if destination == "openrtb":
+    if destination == "openrtb" and only != "remove":
         rows = rows.left_join(interests(people, audience, snapshot, settings), "user_id").drop("user_id_right")
     return snapshot.connection.to_pyarrow(rows.order_by(ibis.desc("weight"), "user_id"))
 

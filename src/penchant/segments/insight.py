@@ -50,7 +50,8 @@ def funnel(audience: Audience, snapshot: Snapshot) -> list[tuple[str, int]]:
     for part in parts:
         tests.append(holds(part, people, profiles, first))
         first += len(list(part.conditions()))
-        steps.append((f"and {part.text()}" if steps else part.text(), reduce(and_, tests)))
+        text = f"({part.text()})" if len(parts) > 1 and part.any is not None else part.text()
+        steps.append((f"and {text}" if steps else text, reduce(and_, tests)))
     met = steps[-1][1]
     if segment.exclude is not None:
         met = met & people.excluded.isnull()

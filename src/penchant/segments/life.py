@@ -11,7 +11,7 @@ A refresh writes its members first and its line last, so that one that was kille
 
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 import ibis
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
@@ -65,10 +66,11 @@ class Records:
         """Segments that were ever refreshed."""
         return sorted(each.parent.name for each in self.folder.glob("*/refreshes.jsonl"))
 
-    def had(self, user: str) -> list[tuple[str, str]]:
-        """(segment, destination) of every list that somebody is on."""
-        lists = sorted(self.folder.glob("*/delivered/*.parquet"))
-        return [(path.parent.parent.name, path.stem) for path in lists if len(pq.read_table(path, filters=[("user_id", "=", user)]))]
+    def naming(self, users: Collection[str]) -> list[tuple[str, str]]:
+        """(segment, destination) of every list that one of these is on."""
+        lists, wanted = sorted(self.folder.glob("*/delivered/*.parquet")), pa.array(users, pa.string())
+        on = [(path, pq.read_table(path, columns=["user_id"])["user_id"]) for path in lists] if len(wanted) else []
+        return [(path.parent.parent.name, path.stem) for path, found in on if pc.any(pc.is_in(found, wanted)).as_py()]
 
 
 class Life:

@@ -13,7 +13,7 @@ from penchant.profiles.duck import put_aside
 from penchant.profiles.habits import HABITS
 from penchant.profiles.snapshot import Snapshot
 from penchant.segments.people import Audience, Profiles, below, reached
-from penchant.segments.rule import Rule, Segment
+from penchant.segments.rule import Rule, Segment, require_moderate
 from penchant.segments.text import parse_text, pointing
 
 FOLDER = Path("configs/segments")
@@ -37,6 +37,7 @@ def read_audience(source: str | Path, purpose: str = "exploration", naming: tupl
     if isinstance(content.get("rule"), str):
         text = content["rule"]
         content |= {"rule": parse_text(text, f"{path}: rule").model_dump(mode="json", by_alias=True, exclude_none=True)}
+    require_moderate(content.get("rule"), f"{path}: rule")
     segment = parse(Segment, content, str(path))
     if segment.name in naming:
         raise ConfigError(f"{path}: a circle: {' → '.join([*naming, segment.name])}; a segment can't be defined by itself")

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from penchant.config import Settings
+from penchant.errors import ConfigError
 
 SIGNS = {"min": ">=", "above": ">", "max": "<=", "below": "<"}
 """Each limit of a `Range` in the short form."""
@@ -36,6 +37,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "users": (),
 }
 """What each kind of node may have beside it."""
+DEEPEST, MOST_CONDITIONS = 50, 60
+"""Levels and conditions of a rule that every engine compiles, and quickly."""
 REQUIRED = {"count": "times", "spend": "amount", "frequency": "times", "last": "days"}
 
 
@@ -265,6 +268,23 @@ class Rule(Settings):
         shown += [self.direction or "", names("from", self.sources)]
         assert self.key is not None
         return " ".join(each for each in (subject(":".join(self.key)), *shown) if each)
+
+
+def require_moderate(rule: Any, origin: str) -> None:
+    """Raise `ConfigError` for a rule, as keys and values, that is nested deeper or has more conditions than engines can compile."""
+    level, conditions = [rule], 0
+    for _ in range(DEEPEST):
+        parts = [(key, each) for node in level if isinstance(node, dict) for key, each in node.items() if key in ("all", "any", "not")]
+        conditions += len(level) - len(parts)
+        level = [each for _, own in parts for each in (own if isinstance(own, list | tuple) else [own])]
+        if not level:
+            break
+    else:
+        raise ConfigError(f"{origin}: too deeply nested: at most {DEEPEST} levels of all, any and not")
+    if conditions > MOST_CONDITIONS:
+        raise ConfigError(
+            f"{origin}: too long: {conditions:,} conditions, at most {MOST_CONDITIONS}; put people into a list (users:), or segments of their own"
+        )
 
 
 def quoted(text: str, plain: re.Pattern[str]) -> str:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from rich.cells import cell_len
 
 from penchant.errors import ConfigError
-from penchant.segments.rule import SIGNS, Rule
+from penchant.segments.rule import SIGNS, Rule, require_moderate
 
 GRAMMAR = r"""
 ?start: either
@@ -91,6 +91,7 @@ def parse_text(text: str, origin: str = "rule") -> Rule:
     try:
         made = Builder().transform(parser().parse(text))
         refuse_loose(made)
+        require_moderate(made["rule"], origin)
         return Rule.model_validate(made["rule"])
     except VisitError as error:
         if not isinstance(error.orig_exc, Pointed):

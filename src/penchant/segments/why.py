@@ -1,5 +1,6 @@
 """Why somebody is in a segment, or is not: each condition with the person's own values, and the events behind them."""
 
+from dataclasses import replace
 from typing import Any
 
 import ibis
@@ -18,7 +19,7 @@ LISTED = 5
 
 
 def why(audience: Audience, snapshot: Snapshot, user: str) -> dict[str, Any]:
-    """`member`, and the `conditions`: each with its `text`, whether it `holds`, whether it is `negated`, the person's `attributes` it is about
+    """`member`, `beyond_top` where only the segment's `top` leaves the person out, and the `conditions`: each with its `text`, whether it `holds`, whether it is `negated`, the person's `attributes` it is about
     with their evidence, or the `events` it counts.
 
     Raises `DataError` for somebody of whom nothing is known.
@@ -57,8 +58,18 @@ def why(audience: Audience, snapshot: Snapshot, user: str) -> dict[str, Any]:
         "as_of": snapshot.as_of,
         "member": is_member(audience, snapshot, user),
         **lists,
+        "beyond_top": beyond_top(audience, snapshot, user),
         "conditions": conditions,
     }
+
+
+def beyond_top(audience: Audience, snapshot: Snapshot, user: str) -> str | None:
+    """The segment's `top` in words, where somebody is left out by it alone."""
+    top = audience.segment.top
+    if top is None or is_member(audience, snapshot, user):
+        return None
+    everyone = replace(audience, segment=audience.segment.model_copy(update={"top": None}))
+    return f"the first {top.people:,} by {top.by}" if is_member(everyone, snapshot, user) else None
 
 
 def is_member(audience: Audience, snapshot: Snapshot, user: str) -> bool:

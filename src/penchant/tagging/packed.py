@@ -5,6 +5,7 @@ argument) that a mask over a padded batch would keep out. Everything but attenti
 takes window by window, which gains it nothing.
 """
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ from penchant.tagging.encoder import TaggerModel
 
 try:
     from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # PyTorch before 2.10
+except ImportError:  # an older PyTorch
     varlen_attn = None
 
 NAME = "penchant_packed"
@@ -60,7 +61,8 @@ AttentionInterface.register(NAME, attention)
 def can_pack(model: TaggerModel) -> bool:
     """Whether the checkpoint is a BERT whose windows can be packed with this PyTorch."""
     stock = isinstance(model.stock, (BertForSequenceClassification, BertForTokenClassification))
-    return stock and varlen_attn is not None and getattr(model.stock.config, "position_embedding_type", "absolute") == "absolute"
+    has_kernel = varlen_attn is not None and "num_splits" in inspect.signature(varlen_attn).parameters
+    return stock and has_kernel and getattr(model.stock.config, "position_embedding_type", "absolute") == "absolute"
 
 
 def prepare(model: TaggerModel) -> None:
