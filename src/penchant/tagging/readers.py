@@ -58,7 +58,9 @@ class Readers:
             for windows, offsets in self.pool.map(read, starts, [texts[n : n + size] for n in starts]):
                 found.windows.extend(windows)
                 found.offsets.extend(offsets)
-        except BrokenProcessPool as error:
+        except (BrokenProcessPool, OSError) as error:  # OSError: its pipes are closed already
+            for each in list(self.pool._processes.values()):  # noqa: SLF001 - the pool waits for one that began just then, and doesn't end it
+                each.kill()
             raise DataError(
                 "a process that tokenises was killed, most likely for want of memory; run the same command again, it goes on"
             ) from error
